@@ -1,0 +1,145 @@
+//! The only thing that can cancel a context.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::Error;
+use crate::node::Node;
+use crate::sync::Ordering;
+
+/// Cancels the context that [`with_cancel`](crate::Context::with_cancel) made it with, and all that is derived from
+/// or merged with that one; never a parent.
+///
+/// Dropping it is not a cancel ([`drop_guard`](Self::drop_guard) makes one that is). When the last clone is gone
+/// nothing can be waiting for this source any more, so what was registered with it is let go.
+///
+/// ```
+/// use context_merge::Context;
+///
+/// let (ctx, canceller) = Context::background().with_cancel();
+/// assert!(canceller.cancel_with("no longer needed"));
+/// assert!(!canceller.cancel(), "only one call can be the first");
+/// assert_eq!(ctx.err().unwrap().cause().unwrap().to_string(), "no longer needed");
+/// ```
+pub struct Canceller {
+    /// None where the context was finished before it was derived.
+    node: Option<Node>,
+}
+
+impl Canceller {
+    pub(crate) fn new(node: Option<Node>) -> Self {
+        if let Some(node) = &node {
+            // Relaxed: as with a reference count, a clone is made from one that is held.
+            node.head().cancellers.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { node }
+    }
+
+    /// Finishes the context. True for the one call that did it: false, and nothing is changed, where another call, a
+    /// parent or the deadline was first.
+    ///
+    /// When it returns, every context over this source is done on every thread that synchronises with this one.
+    /// Callbacks run here, and tasks are woken, in no promised order, after all contexts have become done.
+    ///
+    /// # Panics
+    /// With the panic of a waker or a callback, after all others have been woken.
+    pub fn cancel(&self) -> bool {
+        self.finish(Error::cancelled)
+    }
+
+    /// [`cancel`](Self::cancel) with a cause, which [`Error::cause`] and `source` give to whoever asks. The cause is
+    /// dropped where the call is not the first.
+    pub fn cancel_with(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> bool {
+        let cause = cause.into();
+        self.finish(|| Error::cancelled().with_cause(cause))
+    }
+
+    fn finish(&self, err: impl FnOnce() -> Error) -> bool {
+        let Some(node) = self.node.as_ref().filter(|node| !node.is_finished()) else { return false };
+        if !node.cell().mark(err()) {
+            return false;
+        }
+        let first = node.is_finished() && node.finished_itself();
+        if let Some(waiters) = node.close() {
+            waiters.fire();
+        }
+        first
+    }
+
+    /// Whether a call on this canceller or a clone was the one that finished its context.
+    pub fn is_cancelled(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.is_finished() && node.finished_itself())
+    }
+
+    /// A guard that cancels when it is dropped, also by a panic.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// drop(canceller.drop_guard());
+    /// assert!(ctx.is_done());
+    /// ```
+    pub fn drop_guard(self) -> DropGuard {
+        DropGuard { canceller: Some(self) }
+    }
+}
+
+impl Clone for Canceller {
+    fn clone(&self) -> Self {
+        Self::new(self.node.clone())
+    }
+}
+
+impl Drop for Canceller {
+    fn drop(&mut self) {
+        let Some(node) = &self.node else { return };
+        // AcqRel: pairs with itself, so that the last one sees the registrations made before the others went.
+        if node.head().cancellers.fetch_sub(1, Ordering::AcqRel) == 1 && !node.is_unique() {
+            if let Some(waiters) = node.close() {
+                waiters.abandon();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").field("is_cancelled", &self.is_cancelled()).finish()
+    }
+}
+
+/// A cause may hold anything; see [`Error`].
+impl std::panic::UnwindSafe for Canceller {}
+impl std::panic::RefUnwindSafe for Canceller {}
+
+/// Cancels when it is dropped; made by [`Canceller::drop_guard`].
+#[derive(Debug)]
+#[must_use = "dropping the guard cancels at once"]
+pub struct DropGuard {
+    canceller: Option<Canceller>,
+}
+
+impl DropGuard {
+    /// Gives the canceller back, without cancelling.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// let canceller = canceller.drop_guard().disarm();
+    /// assert!(!ctx.is_done());
+    /// assert!(canceller.cancel());
+    /// ```
+    pub fn disarm(mut self) -> Canceller {
+        self.canceller.take().expect("only disarm takes it, and consumes the guard")
+    }
+}
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        if let Some(canceller) = &self.canceller {
+            canceller.cancel();
+        }
+    }
+}

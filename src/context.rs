@@ -1,0 +1,277 @@
+//! `Context`: derive and observe.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::canceller::Canceller;
+use crate::error::{Error, Name, prepare_deadline};
+use crate::node::{Deadline, Entry, MAX_SOURCES, Node, Role, Set};
+use crate::relay::{Relay, bounded};
+use crate::sync::now;
+use crate::value::Values;
+
+/// Until when a piece of work matters, whether it still does and why not, and for whom it is done.
+///
+/// A handle of three words; clones observe the same. Derivation only adds: a context is finished as soon as one of
+/// its sources is cancelled or its deadline is reached, with the error of the earliest of those events, and stays so.
+/// Dropping a context is not a cancel.
+///
+/// Observing never blocks, takes no lock and never allocates (a foreign [`Signal`](crate::Signal) aside, which is
+/// asked, and sets of more than eight sources, where the first look at a finish walks through all of them).
+///
+/// Instants are tokio's, so that a paused clock drives deadlines in tests. All cancels and looks have to be on one
+/// clock: a thread outside the paused runtime reads the real one.
+///
+/// ```
+/// use context_merge::Context;
+/// use std::time::Duration;
+///
+/// let (ctx, canceller) = Context::background().with_cancel();
+/// let child = ctx.with_timeout(Duration::from_secs(30)).with_value(7_u32);
+/// assert!(child.check().is_ok());
+/// canceller.cancel();
+/// assert!(child.check().unwrap_err().is_cancelled());
+/// assert_eq!(child.value::<u32>(), Some(&7));
+/// ```
+#[derive(Clone, Default)]
+pub struct Context {
+    /// None is never finished.
+    pub(crate) node: Option<Node>,
+    pub(crate) values: Values,
+}
+
+/// The one value of `Context::todo`.
+struct Todo;
+
+impl Context {
+    /// The context of all time: never finished, no deadline, no values.
+    pub fn background() -> Context {
+        Context::default()
+    }
+
+    /// As [`background`](Self::background), for where the right context is still to be passed in; `{:?}` says so.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// assert!(format!("{:?}", Context::todo()).contains("todo"));
+    /// ```
+    pub fn todo() -> Context {
+        Context { node: None, values: Values::default().with(Todo) }
+    }
+
+    /// A child that its [`Canceller`] can finish too.
+    pub fn with_cancel(&self) -> (Context, Canceller) {
+        if self.is_done() {
+            return (self.clone(), Canceller::new(None));
+        }
+        let entries = bounded(self.sources(), MAX_SOURCES - 1);
+        let node = Node::new(Role::Source, entries, self.own_deadline().cloned());
+        (self.on(node.clone()), Canceller::new(Some(node)))
+    }
+
+    /// A child that is finished at `at`, where its parent's deadline is not as early. An instant in the past means
+    /// finished at birth, but a parent that is finished already keeps its error.
+    pub fn with_deadline(&self, at: impl Into<Instant>) -> Context {
+        prepare_deadline();
+        self.until_deadline(at.into(), Error::deadline_exceeded)
+    }
+
+    /// [`with_deadline`](Self::with_deadline), with a cause for the error.
+    pub fn with_deadline_cause(
+        &self,
+        at: impl Into<Instant>,
+        cause: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Context {
+        let cause = cause.into();
+        self.until_deadline(at.into(), || Error::deadline_exceeded().with_cause(cause))
+    }
+
+    /// [`with_deadline`](Self::with_deadline) `after` from now. Zero means finished at birth; a time too long to
+    /// represent means no deadline.
+    pub fn with_timeout(&self, after: Duration) -> Context {
+        now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline(at))
+    }
+
+    /// [`with_timeout`](Self::with_timeout), with a cause for the error.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    /// use std::time::Duration;
+    ///
+    /// let ctx = Context::background().with_timeout_cause(Duration::ZERO, "the backup took too long");
+    /// let err = ctx.check().unwrap_err();
+    /// assert!(err.is_deadline_exceeded());
+    /// assert_eq!(err.cause().unwrap().to_string(), "the backup took too long");
+    /// ```
+    pub fn with_timeout_cause(&self, after: Duration, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Context {
+        now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline_cause(at, cause))
+    }
+
+    fn until_deadline(&self, at: Instant, err: impl FnOnce() -> Error) -> Context {
+        if self.deadline().is_some_and(|known| known <= at) {
+            return self.clone();
+        }
+        let deadline = Some(Deadline { at, err: err() });
+        let node = match self.node.as_ref().and_then(Node::event) {
+            Some((moment, err)) => Node::finished(moment, err, deadline),
+            None => Node::new(Role::Plain, self.sources(), deadline),
+        };
+        self.on(node)
+    }
+
+    /// A child with one value more, keyed by its type: the nearest of a type wins.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// struct RequestId(u64);
+    ///
+    /// let ctx = Context::background().with_value(RequestId(1)).with_value("GET /");
+    /// assert_eq!(ctx.value::<RequestId>().unwrap().0, 1);
+    /// assert_eq!(ctx.with_value(RequestId(2)).value::<RequestId>().unwrap().0, 2);
+    /// ```
+    pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
+        Context { node: self.node.clone(), values: self.values.with(value) }
+    }
+
+    /// This context with the values of `primary` in the place of its own.
+    pub fn with_values_of(&self, primary: &Context) -> Context {
+        Context { node: self.node.clone(), values: primary.values.clone() }
+    }
+
+    /// The values alone: never finished, no deadline. For work that has to outlive what started it.
+    ///
+    /// ```
+    /// use context_merge::{Context, merge};
+    ///
+    /// let (shutdown, _stop) = Context::background().with_cancel();
+    /// let (request, hang_up) = Context::background().with_value("request 7").with_cancel();
+    /// let audit = merge(request.without_cancel(), &shutdown);
+    /// hang_up.cancel();
+    /// assert!(!audit.is_done());
+    /// assert_eq!(audit.value::<&str>(), Some(&"request 7"));
+    /// ```
+    pub fn without_cancel(&self) -> Context {
+        Context { node: None, values: self.values.clone() }
+    }
+
+    /// Names the sources and the deadline that have no name yet: the [`origin`](Error::origin) of the error, where
+    /// one of them is first. On a finished context, names an error that has no origin.
+    ///
+    /// Makes two allocations, one for the name, besides that of the conversion.
+    pub fn named(&self, name: impl Into<Arc<str>>) -> Context {
+        let Some(node) = &self.node else { return self.clone() };
+        if let Some((moment, err)) = node.event() {
+            if err.origin().is_some() {
+                return self.clone();
+            }
+            let err = err.or_named(Some(&Name::new(name.into())));
+            return self.on(Node::finished(moment, err, node.deadline().cloned()));
+        }
+        let name = Name::new(name.into());
+        let entries = self.sources().iter().map(|entry| entry.named(Some(&name))).collect();
+        let deadline = node.deadline().cloned().map(|known| Deadline { err: known.err.or_named(Some(&name)), ..known });
+        self.on(Node::new(Role::Plain, entries, deadline))
+    }
+
+    /// Observes as this one, with a reference count and a list of waiters of its own: with one for each worker or
+    /// connection, cores that make, check and drop contexts below it stay off each other's cache lines.
+    ///
+    /// It registers with the sources above it when it is first waited on, and once for all that wait on it.
+    pub fn relay(&self) -> Context {
+        match &self.node {
+            Some(node) if !node.is_finished() => self.on(Relay::node(self.sources(), node.deadline().cloned())),
+            _ => self.clone(),
+        }
+    }
+
+    /// Whether it is finished.
+    pub fn is_done(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::is_finished)
+    }
+
+    /// Why it is finished; None while it is not.
+    pub fn err(&self) -> Option<Error> {
+        self.node.as_ref()?.err()
+    }
+
+    /// [`err`](Self::err) for `?`, in loops that have no await.
+    ///
+    /// ```
+    /// use context_merge::{Context, Error};
+    ///
+    /// fn sum(ctx: &Context, numbers: &[u64]) -> Result<u64, Error> {
+    ///     let mut sum = 0;
+    ///     for number in numbers {
+    ///         ctx.check()?;
+    ///         sum += number;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    /// assert_eq!(sum(&Context::background(), &[1, 2, 3]).unwrap(), 6);
+    /// ```
+    pub fn check(&self) -> Result<(), Error> {
+        self.err().map_or(Ok(()), Err)
+    }
+
+    /// The earliest deadline of all that it is made of; the same after the finish.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.own_deadline().map(|deadline| deadline.at)
+    }
+
+    /// How long until the deadline: zero once it has passed, None where there is none.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline().map(|at| at.saturating_duration_since(now()))
+    }
+
+    /// The nearest value of this type.
+    pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.values.nearest()
+    }
+
+    fn own_deadline(&self) -> Option<&Deadline> {
+        self.node.as_ref()?.deadline()
+    }
+
+    /// The same values on another node.
+    fn on(&self, node: Node) -> Context {
+        Context { node: Some(node), values: self.values.clone() }
+    }
+
+    fn sources(&self) -> Set {
+        let sources = self.node.iter().flat_map(Node::sources);
+        sources.map(|(node, name)| Entry { node: node.clone(), name: name.cloned() }).collect()
+    }
+}
+
+impl From<&Context> for Context {
+    fn from(ctx: &Context) -> Context {
+        ctx.clone()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.node.is_none() && self.values.ends_in::<Todo>() {
+            return f.write_str("Context(todo)");
+        }
+        let mut out = f.debug_struct("Context");
+        match self.err() {
+            Some(err) => out.field("err", &err),
+            None => out.field("sources", &self.node.iter().flat_map(Node::sources).count()),
+        };
+        if let Some(remaining) = self.remaining() {
+            out.field("remaining", &remaining);
+        }
+        out.field("values", &self.values.len()).finish()
+    }
+}
+
+/// Values, causes and signals may hold anything; a panic leaves none of our own state half-changed.
+impl std::panic::UnwindSafe for Context {}
+impl std::panic::RefUnwindSafe for Context {}

@@ -1,0 +1,308 @@
+//! Waiting: `Done`, `DoneOwned`, and `wait` for threads.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, Wake, Waker, ready};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant as StdInstant};
+
+use futures_core::FusedFuture;
+use pin_project::pin_project;
+use smallvec::SmallVec;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::node::{MAX_SOURCES, Node, Role};
+use crate::sync::now;
+use crate::waiters::Key;
+
+type SignalDone = Pin<Box<dyn Future<Output = Error> + Send>>;
+
+/// One waiter in the list of every source of a context, taken out again on drop.
+pub(crate) struct Registration<C: Borrow<Context>> {
+    ctx: C,
+    /// What is registered, which is compared before the lists are touched again.
+    waker: Option<Waker>,
+    /// A key for each source with a list, in the order of `Node::sources`.
+    keys: SmallVec<[Option<Key>; MAX_SOURCES]>,
+    /// The futures of the foreign signals, which have no list.
+    signals: Vec<(Node, SignalDone)>,
+}
+
+impl<C: Borrow<Context>> Registration<C> {
+    pub(crate) fn new(ctx: C) -> Self {
+        Self { ctx, waker: None, keys: SmallVec::new(), signals: Vec::new() }
+    }
+
+    pub(crate) fn ctx(&self) -> &Context {
+        self.ctx.borrow()
+    }
+
+    /// Registers first and looks then. A source that is marked after our look finds us in its list; one whose list
+    /// was closed before we came was marked before that, and the look sees it.
+    pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            if let Some(err) = self.ctx().err() {
+                self.clear();
+                return Poll::Ready(err);
+            }
+            self.register(cx.waker());
+        }
+        self.poll_signals(cx);
+        match self.ctx().err() {
+            Some(err) => {
+                self.clear();
+                Poll::Ready(err)
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Puts `waker` into every list, in the place of the one before.
+    pub(crate) fn register(&mut self, waker: &Waker) {
+        let Some(node) = &self.ctx.borrow().node else { return };
+        let first = self.waker.is_none();
+        for (index, source) in listed(node).enumerate() {
+            let known = self.keys.get(index).copied().flatten();
+            let key = source.waiters().filter(|_| first || known.is_some());
+            let key = key.and_then(|list| list.register(known, waker));
+            match self.keys.get_mut(index) {
+                Some(slot) => *slot = key,
+                None => self.keys.push(key),
+            }
+        }
+        if first {
+            let signals = node.sources().filter_map(|(source, _)| match source.role() {
+                Role::Signal(signal) => Some((source.clone(), signal.done())),
+                _ => None,
+            });
+            self.signals.extend(signals);
+        }
+        self.waker = Some(waker.clone());
+    }
+
+    fn poll_signals(&mut self, cx: &mut task::Context<'_>) {
+        self.signals.retain_mut(|(source, done)| match done.as_mut().poll(cx) {
+            Poll::Ready(err) => {
+                source.signalled(err);
+                false
+            }
+            Poll::Pending => true,
+        });
+    }
+
+    /// Takes everything out again.
+    fn clear(&mut self) {
+        let keys = std::mem::take(&mut self.keys);
+        if let Some(node) = &self.ctx.borrow().node {
+            for (source, key) in listed(node).zip(keys) {
+                if let (Some(list), Some(key)) = (source.existing_waiters(), key) {
+                    list.deregister(key);
+                }
+            }
+        }
+        self.waker = None;
+        self.signals.clear();
+    }
+}
+
+fn listed(node: &Node) -> impl Iterator<Item = &Node> {
+    node.sources().map(|(source, _)| source).filter(|source| !source.is_signal())
+}
+
+impl<C: Borrow<Context>> Drop for Registration<C> {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.clear();
+        }
+    }
+}
+
+/// A registration and a timer for the deadline, armed at the first poll that has to wait.
+#[pin_project]
+pub(crate) struct Waiting<C: Borrow<Context>> {
+    registration: Registration<C>,
+    #[pin]
+    timer: Option<Sleep>,
+    terminated: bool,
+}
+
+impl<C: Borrow<Context>> Waiting<C> {
+    pub(crate) fn new(ctx: C) -> Self {
+        Self { registration: Registration::new(ctx), timer: None, terminated: false }
+    }
+
+    pub(crate) fn ctx(&self) -> &Context {
+        self.registration.ctx()
+    }
+
+    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
+        let mut this = self.project();
+        let err = match this.registration.poll(cx) {
+            Poll::Ready(err) => err,
+            Poll::Pending => {
+                let Some(at) = this.registration.ctx().deadline() else { return Poll::Pending };
+                if this.timer.is_none() {
+                    this.timer.set(Some(timer(at)));
+                }
+                loop {
+                    let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
+                    ready!(timer.as_mut().poll(cx));
+                    match this.registration.poll(cx) {
+                        Poll::Ready(err) => break err,
+                        // Further off than a timer can reach, or read off another clock.
+                        Poll::Pending => timer.reset(at.max(now() + Duration::from_millis(1))),
+                    }
+                }
+            }
+        };
+        this.timer.set(None);
+        *this.terminated = true;
+        Poll::Ready(err)
+    }
+}
+
+fn timer(at: Instant) -> Sleep {
+    assert!(
+        Handle::try_current().is_ok(),
+        "waiting on a context with a deadline needs a tokio runtime with time enabled (or Context::wait on a thread)"
+    );
+    sleep_until(at)
+}
+
+/// Finishes when the context does, with its error; made by [`Context::done`].
+///
+/// # Cancel safety
+/// May be dropped at any time, and leaves nothing behind in any source. It may be polled from task to task: the waker
+/// of the latest poll is woken.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct Done<'a>(#[pin] Waiting<&'a Context>);
+
+/// [`Done`] that owns its context; made by [`Context::done_owned`].
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct DoneOwned(#[pin] Waiting<Context>);
+
+macro_rules! done_future {
+    ($done:ty) => {
+        impl Future for $done {
+            type Output = Error;
+
+            fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
+                self.project().0.poll(cx)
+            }
+        }
+
+        impl FusedFuture for $done {
+            fn is_terminated(&self) -> bool {
+                self.0.terminated
+            }
+        }
+
+        impl fmt::Debug for $done {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($done)).field(self.0.ctx()).finish()
+            }
+        }
+    };
+}
+
+done_future!(Done<'_>);
+done_future!(DoneOwned);
+
+impl Context {
+    /// Waits for the finish. Polled again after it was ready, it is ready again.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// tokio::spawn(async move { canceller.cancel() });
+    /// assert!(ctx.done().await.is_cancelled());
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// When polled on a context with a deadline outside a tokio runtime with time enabled.
+    pub fn done(&self) -> Done<'_> {
+        Done(Waiting::new(self))
+    }
+
+    /// [`done`](Self::done) without a borrow, for a task or a struct of its own.
+    pub fn done_owned(&self) -> DoneOwned {
+        DoneOwned(Waiting::new(self.clone()))
+    }
+
+    /// Sleeps for `for_`, unless the context finishes first.
+    ///
+    /// # Cancel safety
+    /// As [`tokio::time::sleep`]: dropping it leaves nothing behind.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub async fn sleep(&self, for_: Duration) -> Result<(), Error> {
+        self.run(async move { tokio::time::sleep(for_).await }).await
+    }
+
+    /// Blocks this thread until the finish; needs no runtime, also with a deadline. On a thread of a runtime it
+    /// blocks that, as all blocking does; where the runtime's clock is paused, a deadline is never reached while
+    /// its own thread is blocked here.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// let worker = std::thread::spawn(move || ctx.wait());
+    /// canceller.cancel_with("enough");
+    /// assert_eq!(worker.join().unwrap().cause().unwrap().to_string(), "enough");
+    /// ```
+    pub fn wait(&self) -> Error {
+        loop {
+            if let Some(err) = self.wait_until(None) {
+                return err;
+            }
+        }
+    }
+
+    /// [`wait`](Self::wait) for at most `max`: None if the context is not finished by then.
+    pub fn wait_timeout(&self, max: Duration) -> Option<Error> {
+        match StdInstant::now().checked_add(max) {
+            Some(limit) => self.wait_until(Some(limit)),
+            None => Some(self.wait()),
+        }
+    }
+
+    fn wait_until(&self, limit: Option<StdInstant>) -> Option<Error> {
+        let waker = Waker::from(Arc::new(Parked(thread::current())));
+        let mut cx = task::Context::from_waker(&waker);
+        let mut registration = Registration::new(self);
+        loop {
+            if let Poll::Ready(err) = registration.poll(&mut cx) {
+                return Some(err);
+            }
+            let left = limit.map(|limit| limit.saturating_duration_since(StdInstant::now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            match left.into_iter().chain(self.remaining()).min() {
+                Some(time) => thread::park_timeout(time),
+                None => thread::park(),
+            }
+        }
+    }
+}
+
+struct Parked(Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

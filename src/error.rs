@@ -1,0 +1,202 @@
+//! Why a context finished.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, LazyLock};
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// The name that `Context::named` gives. One word, because an `Error` has only two.
+#[derive(Clone)]
+pub(crate) struct Name(Arc<Arc<str>>);
+
+impl Name {
+    pub(crate) fn new(name: Arc<str>) -> Self {
+        Self(Arc::new(name))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn same(a: Option<&Self>, b: Option<&Self>) -> bool {
+        match (a, b) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(&a.0, &b.0),
+            _ => false,
+        }
+    }
+}
+
+/// In which of the two ways a context finished.
+///
+/// ```
+/// use context_merge::{Error, ErrorKind};
+///
+/// assert_eq!(Error::cancelled().kind(), ErrorKind::Cancelled);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Somebody cancelled it.
+    Cancelled,
+    /// Its deadline was reached.
+    DeadlineExceeded,
+}
+
+struct Reason {
+    kind: ErrorKind,
+    cause: Option<Cause>,
+}
+
+/// One for all deadlines without a cause, so that reaching one allocates nothing.
+static DEADLINE_EXCEEDED: LazyLock<Arc<Reason>> =
+    LazyLock::new(|| Arc::new(Reason { kind: ErrorKind::DeadlineExceeded, cause: None }));
+
+/// Why a context finished: cancelled or past its deadline, with the cause that was given and the name of the input
+/// that was first.
+///
+/// Two words; cloning it shares the cause. Displayed it reads `context cancelled` or `context deadline exceeded`,
+/// followed by ` (origin)` where there is one. The cause is also its [`source`](StdError::source).
+///
+/// ```
+/// use context_merge::Context;
+///
+/// let (ctx, canceller) = Context::background().with_cancel();
+/// canceller.cancel_with("the disk is full");
+/// let err = ctx.named("backup").err().unwrap();
+/// assert_eq!(err.to_string(), "context cancelled (backup)");
+/// assert_eq!(err.cause().unwrap().to_string(), "the disk is full");
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    /// None is a cancel without a cause.
+    reason: Option<Arc<Reason>>,
+    origin: Option<Name>,
+}
+
+impl Error {
+    /// A cancel without cause or origin, for a [`Signal`](crate::Signal) of your own.
+    pub fn cancelled() -> Self {
+        Self { reason: None, origin: None }
+    }
+
+    /// A deadline without cause or origin, for a [`Signal`](crate::Signal) of your own.
+    pub fn deadline_exceeded() -> Self {
+        Self { reason: Some(Arc::clone(&DEADLINE_EXCEEDED)), origin: None }
+    }
+
+    /// The same error with `cause` in the place of any cause it had.
+    ///
+    /// ```
+    /// use context_merge::Error;
+    ///
+    /// let err = Error::deadline_exceeded().with_cause("no quorum");
+    /// assert!(err.is_deadline_exceeded());
+    /// assert_eq!(err.cause().unwrap().to_string(), "no quorum");
+    /// ```
+    #[must_use]
+    pub fn with_cause(self, cause: impl Into<Cause>) -> Self {
+        let reason = Reason { kind: self.kind(), cause: Some(cause.into()) };
+        Self { reason: Some(Arc::new(reason)), origin: self.origin }
+    }
+
+    /// In which way the context finished.
+    pub fn kind(&self) -> ErrorKind {
+        self.reason.as_ref().map_or(ErrorKind::Cancelled, |reason| reason.kind)
+    }
+
+    /// Whether somebody cancelled it.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
+    }
+
+    /// Whether its deadline was reached.
+    pub fn is_deadline_exceeded(&self) -> bool {
+        self.kind() == ErrorKind::DeadlineExceeded
+    }
+
+    /// The cause that was given with the cancel or the deadline. It is shared: every context that finished by the
+    /// same event gives the same pointer.
+    pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.reason.as_ref()?.cause.as_deref()
+    }
+
+    /// The name of the input that finished first, where it had one ([`Context::named`](crate::Context::named)).
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_ref().map(Name::as_str)
+    }
+
+    /// The same error under `name`, unless it has an origin already.
+    pub(crate) fn or_named(mut self, name: Option<&Name>) -> Self {
+        if self.origin.is_none() {
+            self.origin = name.cloned();
+        }
+        self
+    }
+
+    /// Whether both are the same reason under the same name.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let reasons = match (&self.reason, &other.reason) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        reasons && Name::same(self.origin.as_ref(), other.origin.as_ref())
+    }
+}
+
+/// With the lock of the shared error taken now, so that no look ever waits for it.
+pub(crate) fn prepare_deadline() {
+    LazyLock::force(&DEADLINE_EXCEEDED);
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind() {
+            ErrorKind::Cancelled => "context cancelled",
+            ErrorKind::DeadlineExceeded => "context deadline exceeded",
+        })?;
+        match self.origin() {
+            Some(origin) => write!(f, " ({origin})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("kind", &self.kind());
+        if let Some(cause) = self.cause() {
+            out.field("cause", &cause);
+        }
+        if let Some(origin) = self.origin() {
+            out.field("origin", &origin);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause().map(|cause| cause as _)
+    }
+}
+
+/// A deadline becomes [`TimedOut`](io::ErrorKind::TimedOut), a cancel [`Other`](io::ErrorKind::Other): never
+/// `Interrupted`, which callers such as `read_exact` retry.
+impl From<Error> for io::Error {
+    fn from(err: Error) -> Self {
+        let kind = match err.kind() {
+            ErrorKind::Cancelled => io::ErrorKind::Other,
+            ErrorKind::DeadlineExceeded => io::ErrorKind::TimedOut,
+        };
+        io::Error::new(kind, err)
+    }
+}
+
+/// A cause may hold anything; nothing of it is reached through a shared error but by its own methods.
+impl std::panic::UnwindSafe for Error {}
+impl std::panic::RefUnwindSafe for Error {}

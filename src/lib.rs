@@ -1,0 +1,65 @@
+//! Cancellation contexts that can be combined.
+//!
+//! A [`Context`] says until **when** a piece of work matters (deadline), **whether** it still does (done, and why), and
+//! **for whom** it is done (values). [`merge`] and [`any_of`] combine contexts: the result finishes when any input
+//! does, with the earliest deadline, the error of the input that was first, and the values of the primary.
+//!
+//! ```
+//! use context_merge::{Context, merge};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! // One for the process: everything stops with it.
+//! let (shutdown, stop) = Context::background().with_cancel();
+//! let shutdown = shutdown.named("shutdown");
+//!
+//! // One for each request: a deadline, and a value.
+//! let (request, hang_up) = Context::background().with_cancel();
+//! let request = request.with_timeout(Duration::from_secs(5)).named("request").with_value("GET /report");
+//!
+//! // The work stops as soon as any of them says so, and knows which one and why.
+//! let ctx = merge(&request, &shutdown);
+//! tokio::spawn(async move {
+//!     tokio::time::sleep(Duration::from_secs(1)).await;
+//!     stop.cancel_with("SIGTERM");
+//! });
+//! let err = ctx.run(std::future::pending::<()>()).await.unwrap_err();
+//! assert_eq!(err.to_string(), "context cancelled (shutdown)");
+//! assert_eq!(err.cause().unwrap().to_string(), "SIGTERM");
+//! assert_eq!(ctx.value::<&str>(), Some(&"GET /report"));
+//! # drop(hang_up);
+//! # }
+//! ```
+//!
+//! A merge spawns no task, arms no timer and registers nowhere; a cancel is one store, which every context over that
+//! source sees at the same instant. `DESIGN.md` in the repository gives the arguments.
+//!
+//! # Features
+//! None yet: the crate is what the default build has.
+
+mod canceller;
+mod context;
+mod done;
+mod error;
+mod merge;
+mod node;
+mod on_done;
+mod relay;
+mod run;
+mod signal;
+mod sync;
+mod value;
+mod waiters;
+
+pub use canceller::{Canceller, DropGuard};
+pub use context::Context;
+pub use done::{Done, DoneOwned};
+pub use error::{Error, ErrorKind};
+pub use merge::{any_of, merge};
+pub use on_done::OnDone;
+pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};
+pub use signal::Signal;
+
+/// The documents of the repository, whose programs run with the tests.
+#[cfg(doctest)]
+mod documents {}

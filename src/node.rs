@@ -1,0 +1,468 @@
+//! The core: when a set of sources and a deadline is finished, and by which event.
+//!
+//! N1. A source is *marked* once (with its error), then *timed* (a number in sequence, then an instant); both parts
+//!     of the time are set once, by whoever comes first, after having seen the mark. Its event is complete with both.
+//! N2. A node is finished from the moment that one of its sources is marked or its deadline is reached. `decide` gives
+//!     the earliest event of all its sources: it has seen one event, and only then looks at every mark, completing
+//!     what it finds. A mark that it misses is timed later than the event it had seen.
+//! N3. The verdict is stored once and never changes.
+//! N4. Sets are flat: a node names all its sources, but a relay stands for those above it, and a gather, which is in
+//!     sets of more than eight, for a list of them. A relay's entries hold no relay; a gather's hold no relay and at
+//!     most one gather. So a look walks at most: entry, relay, list of gathers.
+//! N5. A signal is never behind a relay or a gather: whoever waits has to poll it.
+//! N6. Nothing above holds what is below, but for lists of waiters, which hold wakers and lists.
+//!
+//! | state | meaning | next |
+//! |---|---|---|
+//! | `QUIET` | a source of our own, not marked | `FIRED` by cancel |
+//! | `ASK` | look further: a signal, an `until`, a relay, a gather | `FIRED` when a signal was seen, a gather settled |
+//! | `FIRED` | marked: `cell` holds the error | none |
+
+use std::cmp::Ordering as Order;
+use std::sync::OnceLock;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+use triomphe::ThinArc;
+
+use crate::error::{Error, Name};
+use crate::relay::{Gather, Relay};
+use crate::signal::{Signal, Until};
+use crate::sync::{Arc, AtomicU8, AtomicU32, AtomicU64, Ordering, fence, next_in_sequence, now, ticks};
+use crate::waiters::Waiters;
+
+/// A set of sources on the way into a node.
+pub(crate) type Set = SmallVec<[Entry; MAX_SOURCES]>;
+
+/// How many sources a node names before the older ones are gathered; signals do not count (N5).
+pub(crate) const MAX_SOURCES: usize = 8;
+
+const QUIET: u8 = 0;
+const FIRED: u8 = 1;
+const ASK: u8 = 2;
+
+/// What finished a node; what is larger than `FIRST_ENTRY` is the index of an entry.
+const LIVE: u32 = 0;
+const DEADLINE: u32 = 1;
+const OWN: u32 = 2;
+const FIRST_ENTRY: u32 = 3;
+
+/// When an event happened: its ticks, then its number in sequence. A deadline has the number zero, so that it comes
+/// before a cancel at its instant.
+pub(crate) type Moment = (u64, u64);
+
+#[derive(Clone)]
+pub(crate) struct Node(ThinArc<Head, Entry>);
+
+/// A source in a set, under the name that was given closest to it.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) node: Node,
+    pub(crate) name: Option<Name>,
+}
+
+pub(crate) struct Head {
+    cell: Cell,
+    deadline: Option<Deadline>,
+    /// None inside once the source can fire no more or has fired without a list: nobody can register any longer.
+    waiters: OnceLock<Option<Arc<Waiters>>>,
+    role: Role,
+    /// Set once from `LIVE` (N3): Release, loaded with Acquire.
+    verdict: AtomicU32,
+    pub(crate) cancellers: AtomicU32,
+}
+
+/// What a node is besides a set of entries and a deadline.
+pub(crate) enum Role {
+    /// Nothing.
+    Plain,
+    /// A source that a `Canceller` fires.
+    Source,
+    /// Was finished when it was made; its cell has the event.
+    Finished,
+    Signal(Box<dyn Signal>),
+    Until(Box<Until>),
+    Relay(OnceLock<Box<Relay>>),
+    Gather(Box<Gather>),
+}
+
+#[derive(Clone)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// What the context reports, cause and origin included. Small, and cloned without an allocation.
+    pub(crate) err: Error,
+}
+
+impl Deadline {
+    fn moment(&self) -> Moment {
+        (ticks(self.at), 0)
+    }
+
+    pub(crate) fn is_reached(&self) -> bool {
+        now() >= self.at
+    }
+}
+
+/// The event of a source.
+pub(crate) struct Cell {
+    err: OnceLock<Error>,
+    seq: AtomicU64,
+    ticks: AtomicU64,
+    state: AtomicU8,
+}
+
+impl Cell {
+    pub(crate) fn new(state: u8) -> Self {
+        Self { err: OnceLock::new(), seq: AtomicU64::new(0), ticks: AtomicU64::new(0), state: AtomicU8::new(state) }
+    }
+
+    pub(crate) fn quiet() -> Self {
+        Self::new(QUIET)
+    }
+
+    fn state(&self) -> u8 {
+        // Acquire: pairs with the store in `mark` and `settle`, so that the error is there.
+        self.state.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_fired(&self) -> bool {
+        self.state() == FIRED
+    }
+
+    /// Marks and times the source (N1). False if it was marked before; even then its event is complete on return.
+    pub(crate) fn mark(&self, err: Error) -> bool {
+        let first = self.err.set(err).is_ok();
+        self.state.store(FIRED, Ordering::Release);
+        self.complete();
+        first
+    }
+
+    /// The time of a marked source, which this sets where the one that marked it has not come to it.
+    fn complete(&self) -> Moment {
+        // Acquire: pairs with the exchanges below.
+        let known = (self.ticks.load(Ordering::Acquire), self.seq.load(Ordering::Acquire));
+        if known.0 != 0 && known.1 != 0 {
+            return known;
+        }
+        // Pairs with the fence in `decide`: a look whose fence comes after this one sees the mark.
+        fence(Ordering::SeqCst);
+        let seq = set_once(&self.seq, next_in_sequence());
+        let ticks = set_once(&self.ticks, ticks(now()));
+        (ticks, seq)
+    }
+
+    fn preset(&self, moment: Moment, err: Error) {
+        let _ = self.err.set(err);
+        self.seq.store(moment.1, Ordering::Relaxed);
+        self.ticks.store(moment.0, Ordering::Relaxed);
+        // Release: pairs with `state`, and publishes the three above.
+        self.state.store(FIRED, Ordering::Release);
+    }
+}
+
+fn set_once(cell: &AtomicU64, value: u64) -> u64 {
+    // AcqRel and Acquire: pair with each other and with the loads in `complete`.
+    match cell.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => value,
+        Err(known) => known,
+    }
+}
+
+/// An event found at or above a node.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) moment: Moment,
+    cell: &'a Cell,
+    name: Option<&'a Name>,
+    /// Whether it stands behind the gather in a list of gathers, and so behind what is found further up.
+    behind: bool,
+}
+
+impl Found<'_> {
+    pub(crate) fn behind(self, behind: bool) -> Self {
+        Self { behind, ..self }
+    }
+
+    pub(crate) fn err(&self) -> Error {
+        let err = self.cell.err.get().expect("a marked source has its error").clone();
+        err.or_named(self.name)
+    }
+}
+
+impl Node {
+    pub(crate) fn new(role: Role, entries: Set, deadline: Option<Deadline>) -> Self {
+        let state = match role {
+            Role::Plain | Role::Source | Role::Finished => QUIET,
+            Role::Signal(_) | Role::Until(_) | Role::Relay(_) | Role::Gather(_) => ASK,
+        };
+        let head = Head {
+            cell: Cell::new(state),
+            deadline,
+            waiters: OnceLock::new(),
+            role,
+            verdict: AtomicU32::new(LIVE),
+            cancellers: AtomicU32::new(0),
+        };
+        Self(ThinArc::from_header_and_iter(head, entries.into_iter()))
+    }
+
+    /// What is derived from or merged with finished contexts: it keeps the event, and no source.
+    pub(crate) fn finished(moment: Moment, err: Error, deadline: Option<Deadline>) -> Self {
+        let node = Self::new(Role::Finished, Set::new(), deadline);
+        node.head().cell.preset(moment, err);
+        node.head().verdict.store(OWN, Ordering::Release);
+        node
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.0.slice
+    }
+
+    pub(crate) fn role(&self) -> &Role {
+        &self.head().role
+    }
+
+    pub(crate) fn deadline(&self) -> Option<&Deadline> {
+        self.head().deadline.as_ref()
+    }
+
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.0.heap_ptr() == other.0.heap_ptr()
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.0.heap_ptr() as usize
+    }
+
+    /// Whether no other handle, entry or registration has this node.
+    pub(crate) fn is_unique(&self) -> bool {
+        ThinArc::strong_count(&self.0) == 1
+    }
+
+    pub(crate) fn is_signal(&self) -> bool {
+        matches!(self.role(), Role::Signal(_))
+    }
+
+    /// The source's event; an `until` shares it with its task.
+    pub(crate) fn cell(&self) -> &Cell {
+        match self.role() {
+            Role::Until(until) => until.cell(),
+            _ => &self.head().cell,
+        }
+    }
+
+    /// What is above as a derived node names it (N4, N5): all entries and the node itself where it is a source, but
+    /// a relay for what it relays.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&Node, Option<&Name>)> {
+        let relays = matches!(self.role(), Role::Relay(_));
+        let own = !matches!(self.role(), Role::Plain);
+        self.entries()
+            .iter()
+            .filter(move |entry| !relays || entry.node.is_signal())
+            .map(|entry| (&entry.node, entry.name.as_ref()))
+            .chain(own.then_some((self, None)))
+    }
+
+    /// Why it is finished, if it is.
+    pub(crate) fn err(&self) -> Option<Error> {
+        self.event().map(|(_, err)| err)
+    }
+
+    /// By which event it is finished, if it is.
+    pub(crate) fn event(&self) -> Option<(Moment, Error)> {
+        let found = match self.verdict() {
+            LIVE => return None,
+            DEADLINE => {
+                let deadline = self.deadline()?;
+                return Some((deadline.moment(), deadline.err.clone()));
+            }
+            OWN => self.find_own(),
+            entry => {
+                let entry = &self.entries()[(entry - FIRST_ENTRY) as usize];
+                entry.node.find(entry.name.as_ref())
+            }
+        };
+        let found = found.expect("the event of a verdict stays");
+        Some((found.moment, found.err()))
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.verdict() != LIVE
+    }
+
+    /// Whether the source of this node itself is what finished it.
+    pub(crate) fn finished_itself(&self) -> bool {
+        self.verdict() == OWN
+    }
+
+    fn verdict(&self) -> u32 {
+        let verdict = self.head().verdict.load(Ordering::Acquire);
+        if verdict != LIVE {
+            return verdict;
+        }
+        let stirs = self.cell_stirs() || self.entries().iter().any(|entry| entry.node.stirs());
+        if stirs || self.deadline().is_some_and(Deadline::is_reached) { self.decide() } else { LIVE }
+    }
+
+    /// Takes the earliest of all events (N2), the earlier entry where a source comes twice, and stores it (N3).
+    #[cold]
+    fn decide(&self) -> u32 {
+        // Pairs with the fence in `complete`: a mark that the walk below misses is timed after this, and so after
+        // the event that was seen before this.
+        fence(Ordering::SeqCst);
+        let mut first: Option<(Moment, u32)> = None;
+        let mut consider = |moment: Moment, verdict| {
+            if first.is_none_or(|(earliest, _)| moment < earliest) {
+                first = Some((moment, verdict));
+            }
+        };
+        for (index, entry) in (FIRST_ENTRY..).zip(self.entries()) {
+            if let Some(found) = entry.node.find(entry.name.as_ref()) {
+                consider(found.moment, index);
+            }
+        }
+        if let Some(found) = self.find_own() {
+            consider(found.moment, OWN);
+        }
+        // An event was seen, or the deadline was: where it is earlier than that event, it is reached.
+        if let Some(deadline) = self.deadline() {
+            consider(deadline.moment(), DEADLINE);
+        }
+        let verdict = first.map_or(LIVE, |(_, verdict)| verdict);
+        match self.head().verdict.compare_exchange(LIVE, verdict, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => verdict,
+            Err(known) => known,
+        }
+    }
+
+    fn cell_stirs(&self) -> bool {
+        match self.role() {
+            Role::Plain | Role::Relay(_) => false,
+            _ => self.stirs(),
+        }
+    }
+
+    /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late.
+    fn stirs(&self) -> bool {
+        match self.head().cell.state() {
+            QUIET => return false,
+            FIRED => return true,
+            _ => {}
+        }
+        match self.role() {
+            Role::Signal(signal) => match signal.err() {
+                Some(err) => {
+                    self.head().cell.mark(err);
+                    true
+                }
+                None => false,
+            },
+            Role::Until(until) => until.cell().is_fired(),
+            Role::Relay(_) => self.entries().iter().any(|entry| entry.node.stirs()),
+            Role::Gather(gather) => gather.is_told(),
+            Role::Plain | Role::Source | Role::Finished => false,
+        }
+    }
+
+    /// Whether a source here has been marked; unlike `stirs` this asks no signal.
+    pub(crate) fn has_fired(&self) -> bool {
+        match self.role() {
+            Role::Signal(_) => self.head().cell.is_fired(),
+            _ => self.stirs(),
+        }
+    }
+
+    fn find_own(&self) -> Option<Found<'_>> {
+        match self.role() {
+            Role::Plain | Role::Relay(_) => None,
+            _ => self.find(None),
+        }
+    }
+
+    /// The earliest event at this source, or at those that it stands for; `name` is for what has none itself.
+    fn find<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+        match self.role() {
+            Role::Relay(_) => {
+                let mut first = None;
+                for entry in self.entries() {
+                    earlier(&mut first, entry.node.find_in_relay(entry.name.as_ref().or(name)));
+                }
+                first
+            }
+            _ => self.find_in_relay(name),
+        }
+    }
+
+    /// As `find`, for what a relay can hold (N4), so that nothing recurses.
+    fn find_in_relay<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+        match self.role() {
+            Role::Gather(gather) => gather.find(self, name),
+            _ => self.find_leaf(name),
+        }
+    }
+
+    /// The event of this very source.
+    pub(crate) fn find_leaf<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+        let cell = self.cell();
+        cell.is_fired().then(|| Found { moment: cell.complete(), cell, name, behind: false })
+    }
+
+    /// Keeps the event that decides a gather, in its own cell.
+    pub(crate) fn settle(&self, found: Found<'_>) {
+        // The verdict of a gather is of no other use: it says who stores. Nobody waits for the one who does.
+        let claim = self.head().verdict.compare_exchange(LIVE, OWN, Ordering::AcqRel, Ordering::Relaxed);
+        if claim.is_ok() {
+            self.head().cell.preset(found.moment, found.err());
+        }
+    }
+
+    /// The signal's own future has finished with `err`.
+    pub(crate) fn signalled(&self, err: Error) {
+        self.head().cell.mark(err);
+    }
+
+    /// The list to wait in; None where nothing can come any more, or has come already.
+    pub(crate) fn waiters(&self) -> Option<&Arc<Waiters>> {
+        if self.head().waiters.get().is_none() {
+            // Set before a loom switch can happen, so that nobody waits inside the cell.
+            let list = match self.role() {
+                Role::Until(until) => Arc::clone(until.waiters()),
+                Role::Gather(gather) => Arc::clone(gather.waiters()),
+                _ => Waiters::new(),
+            };
+            let first = self.head().waiters.set(Some(Arc::clone(&list))).is_ok();
+            if let (true, Role::Relay(upstream)) = (first, self.role()) {
+                let _ = upstream.set(Box::new(Relay::connect(self, &list)));
+            }
+        }
+        self.head().waiters.get()?.as_ref()
+    }
+
+    /// Nothing can register from now on; gives what has.
+    pub(crate) fn close(&self) -> Option<&Arc<Waiters>> {
+        let _ = self.head().waiters.set(None);
+        self.head().waiters.get()?.as_ref()
+    }
+
+    /// The list, if there is one, without making it.
+    pub(crate) fn existing_waiters(&self) -> Option<&Arc<Waiters>> {
+        self.head().waiters.get()?.as_ref()
+    }
+}
+
+/// Keeps in `first` the earlier of two events; of the same one, what was found first, unless it stands behind.
+pub(crate) fn earlier<'a>(first: &mut Option<Found<'a>>, other: Option<Found<'a>>) {
+    let Some(other) = other else { return };
+    let replaces = first.is_none_or(|first| match other.moment.cmp(&first.moment) {
+        Order::Less => true,
+        Order::Equal => first.behind,
+        Order::Greater => false,
+    });
+    if replaces {
+        *first = Some(other);
+    }
+}

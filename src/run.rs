@@ -1,0 +1,229 @@
+//! Work under a context: `Run`, and the adapters for futures and streams.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use futures_core::{FusedFuture, FusedStream, Stream};
+use pin_project::pin_project;
+
+use crate::context::Context;
+use crate::done::Waiting;
+use crate::error::Error;
+
+/// Work and the context that can end it. The work is there until one of the two has happened.
+#[pin_project]
+struct Bounded<C: Borrow<Context>, W> {
+    #[pin]
+    waiting: Waiting<C>,
+    #[pin]
+    work: Option<W>,
+    /// Whether the context was looked at before the first poll of the work.
+    begun: bool,
+}
+
+impl<C: Borrow<Context>, F: Future> Bounded<C, F> {
+    fn new(ctx: C, work: F) -> Self {
+        Self { waiting: Waiting::new(ctx), work: Some(work), begun: false }
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Result<F::Output, Error>> {
+        let mut this = self.project();
+        let work = this.work.as_mut().as_pin_mut().expect("polled after it was ready");
+        if !std::mem::replace(this.begun, true) {
+            if let Some(err) = this.waiting.ctx().err() {
+                this.work.set(None);
+                return Poll::Ready(Err(err));
+            }
+        }
+        let result = match work.poll(cx) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => match this.waiting.poll(cx) {
+                Poll::Ready(err) => Err(err),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        this.work.set(None);
+        Poll::Ready(result)
+    }
+}
+
+/// Work until the context finishes; made by [`Context::run`].
+///
+/// # Cancel safety
+/// Dropping it drops the work, and leaves nothing behind in any source.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct Run<'a, F>(#[pin] Bounded<&'a Context, F>);
+
+/// [`Run`] that owns its context; made by [`FutureExt::with_context`].
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct WithContext<F>(#[pin] Bounded<Context, F>);
+
+macro_rules! run_future {
+    ($name:literal, $run:ty) => {
+        impl<F: Future> Future for $run {
+            type Output = Result<F::Output, Error>;
+
+            fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+                self.project().0.poll(cx)
+            }
+        }
+
+        impl<F: Future> FusedFuture for $run {
+            fn is_terminated(&self) -> bool {
+                self.0.work.is_none()
+            }
+        }
+
+        impl<F> fmt::Debug for $run {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct($name).field("ctx", self.0.waiting.ctx()).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+run_future!("Run", Run<'_, F>);
+run_future!("WithContext", WithContext<F>);
+
+impl Context {
+    /// Runs `work` until it is ready or the context finishes, whichever is first.
+    ///
+    /// On a context that is finished at the first poll the work is never polled. After that the work is polled
+    /// first, so that a result that is ready wins over a finish at the same poll. On a finish the work is dropped
+    /// before the error is returned.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let ctx = Context::background().with_timeout(Duration::from_secs(1));
+    /// assert_eq!(ctx.run(async { 7 }).await.unwrap(), 7);
+    /// let err = ctx.run(std::future::pending::<()>()).await.unwrap_err();
+    /// assert!(err.is_deadline_exceeded());
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As that of `work`.
+    ///
+    /// # Panics
+    /// When it has to wait for a deadline outside a tokio runtime with time enabled, and when polled again after it
+    /// was ready.
+    pub fn run<F: Future>(&self, work: F) -> Run<'_, F> {
+        Run(Bounded::new(self, work))
+    }
+}
+
+/// [`Context::run`] from the side of the future.
+pub trait FutureExt: Future {
+    /// This future until the context finishes: [`Context::run`] that owns the context, for `tokio::spawn`.
+    ///
+    /// ```
+    /// use context_merge::{Context, FutureExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// let task = tokio::spawn(std::future::pending::<()>().with_context(&ctx));
+    /// canceller.cancel();
+    /// assert!(task.await.unwrap().unwrap_err().is_cancelled());
+    /// # }
+    /// ```
+    fn with_context(self, ctx: impl Into<Context>) -> WithContext<Self>
+    where
+        Self: Sized,
+    {
+        WithContext(Bounded::new(ctx.into(), self))
+    }
+}
+
+impl<F: Future> FutureExt for F {}
+
+/// Items until the context finishes; made by [`StreamExt::with_context`].
+#[pin_project]
+#[must_use = "streams do nothing unless polled"]
+pub struct StreamWithContext<S> {
+    #[pin]
+    waiting: Waiting<Context>,
+    #[pin]
+    stream: Option<S>,
+}
+
+/// A stream that ends with a context.
+pub trait StreamExt: Stream {
+    /// The items of this stream as `Ok` until the context finishes; then one `Err`, and the end. The stream is
+    /// dropped before the `Err`.
+    ///
+    /// The context is looked at before each item, so that a stream that is always ready ends too.
+    ///
+    /// ```
+    /// use context_merge::{Context, StreamExt as _};
+    /// use futures::{StreamExt as _, stream};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// let mut numbers = std::pin::pin!(stream::iter(0..).with_context(&ctx));
+    /// assert_eq!(numbers.next().await.unwrap().unwrap(), 0);
+    /// canceller.cancel();
+    /// assert!(numbers.next().await.unwrap().unwrap_err().is_cancelled());
+    /// assert!(numbers.next().await.is_none());
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Context::run`].
+    fn with_context(self, ctx: impl Into<Context>) -> StreamWithContext<Self>
+    where
+        Self: Sized,
+    {
+        StreamWithContext { waiting: Waiting::new(ctx.into()), stream: Some(self) }
+    }
+}
+
+impl<S: Stream> StreamExt for S {}
+
+impl<S: Stream> Stream for StreamWithContext<S> {
+    type Item = Result<S::Item, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.project();
+        let Some(stream) = this.stream.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let next = match this.waiting.ctx().err() {
+            Some(err) => Some(Err(err)),
+            None => match stream.poll_next(cx) {
+                Poll::Ready(item) => item.map(Ok),
+                Poll::Pending => match this.waiting.as_mut().poll(cx) {
+                    Poll::Ready(err) => Some(Err(err)),
+                    Poll::Pending => return Poll::Pending,
+                },
+            },
+        };
+        if !matches!(next, Some(Ok(_))) {
+            this.stream.set(None);
+        }
+        Poll::Ready(next)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // The error may come before the first item, or after the last.
+        let most = self.stream.as_ref().map_or(Some(0), |stream| stream.size_hint().1?.checked_add(1));
+        (0, most)
+    }
+}
+
+impl<S: Stream> FusedStream for StreamWithContext<S> {
+    fn is_terminated(&self) -> bool {
+        self.stream.is_none()
+    }
+}
+
+impl<S> fmt::Debug for StreamWithContext<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamWithContext").field("ctx", self.waiting.ctx()).finish_non_exhaustive()
+    }
+}

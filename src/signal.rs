@@ -1,0 +1,149 @@
+//! Sources that are not ours: a foreign cancellation, and any future.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::context::Context;
+use crate::error::{Error, prepare_deadline};
+use crate::node::{Cell, Deadline, Node, Role, Set};
+use crate::sync::Arc;
+use crate::value::Values;
+use crate::waiters::Waiters;
+
+/// Somebody else's cancellation, seen as a context by [`Context::from_signal`].
+///
+/// It happened when it was first seen: by a look, or by a future that waits. From then on it stays, whatever `err`
+/// says later.
+///
+/// ```
+/// use context_merge::{Context, Error, Signal, merge};
+/// use std::pin::Pin;
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// struct Flag(Arc<AtomicBool>);
+///
+/// impl Signal for Flag {
+///     fn err(&self) -> Option<Error> {
+///         self.0.load(Ordering::Acquire).then(Error::cancelled)
+///     }
+///     fn done(&self) -> Pin<Box<dyn Future<Output = Error> + Send>> {
+///         let flag = Arc::clone(&self.0);
+///         Box::pin(async move {
+///             while !flag.load(Ordering::Acquire) {
+///                 tokio::task::yield_now().await;
+///             }
+///             Error::cancelled()
+///         })
+///     }
+/// }
+///
+/// let flag = Arc::new(AtomicBool::new(false));
+/// let ctx = merge(Context::background(), Context::from_signal(Flag(Arc::clone(&flag))));
+/// assert!(!ctx.is_done());
+/// flag.store(true, Ordering::Release);
+/// assert!(ctx.is_done());
+/// ```
+pub trait Signal: Send + Sync + 'static {
+    /// Whether it has happened, and how. Must not block: every look at a context over it asks, until it has.
+    fn err(&self) -> Option<Error>;
+    /// Finishes when it happens. Made once for each future that waits, and dropped with it.
+    fn done(&self) -> Pin<Box<dyn Future<Output = Error> + Send>>;
+    /// Asked once, when the context is made.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl Context {
+    /// A context that finishes as `signal` does, with its error. No task is spawned: a look asks the signal, and
+    /// whoever waits polls its future.
+    ///
+    /// # Panics
+    /// Whatever `signal` panics with comes out of the look, or the wait, that asked it.
+    pub fn from_signal(signal: impl Signal) -> Context {
+        let deadline = signal.deadline().map(|at| {
+            prepare_deadline();
+            Deadline { at, err: Error::deadline_exceeded() }
+        });
+        let node = Node::new(Role::Signal(Box::new(signal)), Set::new(), deadline);
+        Context { node: Some(node), values: Values::default() }
+    }
+
+    /// A context that is cancelled when `event` is ready. It is the one thing in this crate that spawns a task for
+    /// a context; the task, and `event` with it, is dropped when nobody can see the context any more.
+    ///
+    /// Where `event` panics, or its runtime is shut down, the context is never cancelled by it.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let (send, receive) = tokio::sync::oneshot::channel::<()>();
+    /// let ctx = Context::until(async { receive.await.unwrap_or(()) });
+    /// assert!(!ctx.is_done());
+    /// send.send(()).unwrap();
+    /// assert!(ctx.done().await.is_cancelled());
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn until<F: Future + Send + 'static>(event: F) -> Context {
+        let runtime = Handle::try_current().expect("Context::until needs a tokio runtime for its task");
+        let shared = Arc::new(Shared { cell: Cell::quiet(), waiters: Waiters::new() });
+        let task = runtime.spawn({
+            let ends = Ends(Arc::clone(&shared));
+            async move {
+                // Bound here, so that it goes when the task does, however that ends.
+                let ends = ends;
+                event.await;
+                ends.0.cell.mark(Error::cancelled());
+                ends.0.waiters.fire();
+            }
+        });
+        let until = Until { shared, task: task.abort_handle() };
+        let node = Node::new(Role::Until(Box::new(until)), Set::new(), None);
+        Context { node: Some(node), values: Values::default() }
+    }
+}
+
+/// The node's side of an `until`; its task holds the shared half, but never the node.
+pub(crate) struct Until {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    cell: Cell,
+    waiters: Arc<Waiters>,
+}
+
+impl Until {
+    pub(crate) fn cell(&self) -> &Cell {
+        &self.shared.cell
+    }
+
+    pub(crate) fn waiters(&self) -> &Arc<Waiters> {
+        &self.shared.waiters
+    }
+}
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task's half: once it is gone nothing can come any more.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.waiters.abandon();
+    }
+}

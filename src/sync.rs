@@ -1,0 +1,65 @@
+//! The only place that chooses between std and loom, and the crate's clock.
+
+use std::sync::{LockResult, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+#[cfg(context_merge_loom)]
+pub(crate) use loom::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+};
+#[cfg(not(context_merge_loom))]
+pub(crate) use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+};
+
+/// Takes what a lock guards whether or not somebody panicked with it: no foreign code runs under our locks, so what
+/// they guard is whole at every moment.
+pub(crate) fn unpoisoned<G>(locked: LockResult<G>) -> G {
+    locked.unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(not(context_merge_loom))]
+static SEQUENCE: AtomicU64 = AtomicU64::new(1);
+#[cfg(context_merge_loom)]
+loom::lazy_static! {
+    static ref SEQUENCE: AtomicU64 = AtomicU64::new(1);
+}
+
+/// The next number in the one order of all events, never zero.
+pub(crate) fn next_in_sequence() -> u64 {
+    // AcqRel: pairs with itself. Who draws the larger number has seen all that came before the smaller was drawn.
+    SEQUENCE.fetch_add(1, Ordering::AcqRel)
+}
+
+/// tokio's clock, which tests can pause.
+#[cfg(not(context_merge_loom))]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// loom has no clock: every event has the same instant, so that the sequence alone decides.
+#[cfg(context_merge_loom)]
+pub(crate) fn now() -> Instant {
+    epoch()
+}
+
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(|| Instant::from_std(std::time::Instant::now()))
+}
+
+/// An instant as nanoseconds on a line that has 146 years on either side of the process's start, so that it fits an
+/// atomic. Never zero; what lies outside is at the ends.
+pub(crate) fn ticks(at: Instant) -> u64 {
+    const EPOCH_TICKS: u64 = 1 << 62;
+    let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    let epoch = epoch();
+    match at.checked_duration_since(epoch) {
+        Some(after) => EPOCH_TICKS.saturating_add(nanos(after)),
+        None => EPOCH_TICKS.saturating_sub(nanos(epoch.duration_since(at))).max(1),
+    }
+}

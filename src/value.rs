@@ -1,0 +1,58 @@
+//! The values a context carries: a list in which the nearest of a type wins.
+
+use std::any::Any;
+use std::sync::Arc;
+
+type AnyLink = Link<dyn Any + Send + Sync>;
+
+/// A link and its value in one allocation, whatever the value's type.
+pub(crate) struct Link<T: ?Sized> {
+    parent: Option<Arc<AnyLink>>,
+    value: T,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Values(Option<Arc<AnyLink>>);
+
+impl Values {
+    pub(crate) fn with<T: Send + Sync + 'static>(&self, value: T) -> Self {
+        Self(Some(Arc::new(Link { parent: self.0.clone(), value })))
+    }
+
+    pub(crate) fn nearest<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.links().find_map(|link| link.value.downcast_ref())
+    }
+
+    /// Whether the nearest value of all is a `T`.
+    pub(crate) fn ends_in<T: Send + Sync + 'static>(&self) -> bool {
+        self.links().next().is_some_and(|link| link.value.is::<T>())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.links().count()
+    }
+
+    fn links(&self) -> impl Iterator<Item = &AnyLink> {
+        std::iter::successors(self.0.as_deref(), |link| link.parent.as_deref())
+    }
+}
+
+impl Drop for Values {
+    fn drop(&mut self) {
+        release(self.0.take());
+    }
+}
+
+impl<T: ?Sized> Drop for Link<T> {
+    fn drop(&mut self) {
+        release(self.parent.take());
+    }
+}
+
+/// Lets a list go link by link. `Link::drop` finds nothing to do for a link whose parent was taken here; where two
+/// threads let go of the last two handles of a link at once, the later of them goes on from there.
+fn release(mut next: Option<Arc<AnyLink>>) {
+    while let Some(mut link) = next {
+        next = Arc::get_mut(&mut link).and_then(|link| link.parent.take());
+    }
+}
