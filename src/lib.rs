@@ -37,6 +37,8 @@
 //! # Features
 //! None yet: the crate is what the default build has.
 
+#![forbid(unsafe_code)]
+
 mod canceller;
 mod context;
 mod done;
