@@ -28,7 +28,9 @@ use triomphe::ThinArc;
 use crate::error::{Error, Name};
 use crate::relay::{Gather, Relay};
 use crate::signal::{Signal, Until};
-use crate::sync::{Arc, AtomicU8, AtomicU32, AtomicU64, Ordering, fence, next_in_sequence, now, ticks};
+use crate::sync::{
+    Arc, AtomicU8, AtomicU32, AtomicU64, BEFORE_ALL_CANCELS, Ordering, fence, next_in_sequence, now, ticks,
+};
 use crate::waiters::Waiters;
 
 /// A set of sources on the way into a node.
@@ -47,8 +49,8 @@ const DEADLINE: u32 = 1;
 const OWN: u32 = 2;
 const FIRST_ENTRY: u32 = 3;
 
-/// When an event happened: its ticks, then its number in sequence. A deadline has the number zero, so that it comes
-/// before a cancel at its instant.
+/// When an event happened: its ticks, then its number in sequence. Neither is zero, which stands for unknown; a
+/// deadline has the number that comes before all cancels.
 pub(crate) type Moment = (u64, u64);
 
 #[derive(Clone)]
@@ -95,7 +97,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     fn moment(&self) -> Moment {
-        (ticks(self.at), 0)
+        (ticks(self.at), BEFORE_ALL_CANCELS)
     }
 
     pub(crate) fn is_reached(&self) -> bool {

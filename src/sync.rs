@@ -22,14 +22,17 @@ pub(crate) fn unpoisoned<G>(locked: LockResult<G>) -> G {
     locked.unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where every event that is not a cancel stands in sequence.
+pub(crate) const BEFORE_ALL_CANCELS: u64 = 1;
+
 #[cfg(not(context_merge_loom))]
-static SEQUENCE: AtomicU64 = AtomicU64::new(1);
+static SEQUENCE: AtomicU64 = AtomicU64::new(BEFORE_ALL_CANCELS + 1);
 #[cfg(context_merge_loom)]
 loom::lazy_static! {
-    static ref SEQUENCE: AtomicU64 = AtomicU64::new(1);
+    static ref SEQUENCE: AtomicU64 = AtomicU64::new(BEFORE_ALL_CANCELS + 1);
 }
 
-/// The next number in the one order of all events, never zero.
+/// The next number in the one order of all cancels.
 pub(crate) fn next_in_sequence() -> u64 {
     // AcqRel: pairs with itself. Who draws the larger number has seen all that came before the smaller was drawn.
     SEQUENCE.fetch_add(1, Ordering::AcqRel)
