@@ -26,8 +26,9 @@ type SignalDone = Pin<Box<dyn Future<Output = Error> + Send>>;
 /// One waiter in the list of every source of a context, taken out again on drop.
 pub(crate) struct Registration<C: Borrow<Context>> {
     ctx: C,
-    /// What is registered, which is compared before the lists are touched again.
+    /// What the last poll registered, which is compared before the lists are touched again.
     waker: Option<Waker>,
+    begun: bool,
     /// A key for each source with a list, in the order of `Node::sources`.
     keys: SmallVec<[Option<Key>; MAX_SOURCES]>,
     /// The futures of the foreign signals, which have no list.
@@ -36,7 +37,7 @@ pub(crate) struct Registration<C: Borrow<Context>> {
 
 impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn new(ctx: C) -> Self {
-        Self { ctx, waker: None, keys: SmallVec::new(), signals: Vec::new() }
+        Self { ctx, waker: None, begun: false, keys: SmallVec::new(), signals: Vec::new() }
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -52,6 +53,7 @@ impl<C: Borrow<Context>> Registration<C> {
                 return Poll::Ready(err);
             }
             self.register(cx.waker());
+            self.waker = Some(cx.waker().clone());
         }
         self.poll_signals(cx);
         match self.ctx().err() {
@@ -66,7 +68,7 @@ impl<C: Borrow<Context>> Registration<C> {
     /// Puts `waker` into every list, in the place of the one before.
     pub(crate) fn register(&mut self, waker: &Waker) {
         let Some(node) = &self.ctx.borrow().node else { return };
-        let first = self.waker.is_none();
+        let first = !std::mem::replace(&mut self.begun, true);
         for (index, source) in listed(node).enumerate() {
             let known = self.keys.get(index).copied().flatten();
             let key = source.waiters().filter(|_| first || known.is_some());
@@ -83,7 +85,6 @@ impl<C: Borrow<Context>> Registration<C> {
             });
             self.signals.extend(signals);
         }
-        self.waker = Some(waker.clone());
     }
 
     fn poll_signals(&mut self, cx: &mut task::Context<'_>) {
@@ -94,6 +95,12 @@ impl<C: Borrow<Context>> Registration<C> {
             }
             Poll::Pending => true,
         });
+    }
+
+    fn stop(&mut self) {
+        if self.begun {
+            self.clear();
+        }
     }
 
     /// Takes everything out again.
@@ -107,6 +114,7 @@ impl<C: Borrow<Context>> Registration<C> {
             }
         }
         self.waker = None;
+        self.begun = false;
         self.signals.clear();
     }
 }
@@ -117,9 +125,7 @@ fn listed(node: &Node) -> impl Iterator<Item = &Node> {
 
 impl<C: Borrow<Context>> Drop for Registration<C> {
     fn drop(&mut self) {
-        if !self.keys.is_empty() {
-            self.clear();
-        }
+        self.stop();
     }
 }
 
@@ -164,6 +170,13 @@ impl<C: Borrow<Context>> Waiting<C> {
         this.timer.set(None);
         *this.terminated = true;
         Poll::Ready(err)
+    }
+
+    /// Nothing is awaited any more: takes the waiter out, and disarms the timer.
+    pub(crate) fn stop(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        this.registration.stop();
+        this.timer.set(None);
     }
 }
 

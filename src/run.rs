@@ -40,12 +40,13 @@ impl<C: Borrow<Context>, F: Future> Bounded<C, F> {
         }
         let result = match work.poll(cx) {
             Poll::Ready(output) => Ok(output),
-            Poll::Pending => match this.waiting.poll(cx) {
+            Poll::Pending => match this.waiting.as_mut().poll(cx) {
                 Poll::Ready(err) => Err(err),
                 Poll::Pending => return Poll::Pending,
             },
         };
         this.work.set(None);
+        this.waiting.stop();
         Poll::Ready(result)
     }
 }
@@ -205,6 +206,7 @@ impl<S: Stream> Stream for StreamWithContext<S> {
         };
         if !matches!(next, Some(Ok(_))) {
             this.stream.set(None);
+            this.waiting.stop();
         }
         Poll::Ready(next)
     }

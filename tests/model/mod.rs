@@ -1,4 +1,5 @@
 //! What a context has to say, told naively: sets as lists, time as a number, nothing lazy, nothing shared with `src/`.
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses a part")]
 
 /// The source of a `with_cancel`, by its number.
 pub type Source = usize;

@@ -1,5 +1,5 @@
 //! What the integration tests share: wakers that count, and polling by hand.
-#![allow(dead_code, reason = "each test crate uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test crate uses a part")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,0 +1,272 @@
+//! Rules 22 to 24 and the sizes: allocations, memory, depth, large sets.
+
+mod support;
+
+use std::mem::size_of;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use context_merge::{Canceller, Context, Error, OnDone, any_of, merge};
+use support::{Counting, CountingAlloc, allocations, bytes_held, poll};
+
+#[global_allocator]
+static ALLOC: CountingAlloc = CountingAlloc;
+
+fn live() -> (Context, Canceller) {
+    Context::background().with_cancel()
+}
+
+fn count<T>(f: impl FnOnce() -> T) -> usize {
+    let (made, count) = allocations(f);
+    drop(made);
+    count
+}
+
+/// What a small stack can run: a frame for each level would not fit.
+fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
+    thread::Builder::new().stack_size(128 << 10).spawn(f).unwrap().join().unwrap();
+}
+
+#[test]
+fn sizes_and_auto_traits() {
+    fn is<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + 'static>() {}
+    is::<Context>();
+    is::<Canceller>();
+    is::<Error>();
+    fn is_send<T: Send>() {}
+    is_send::<OnDone>();
+    is_send::<context_merge::DoneOwned>();
+    assert!(size_of::<Context>() <= 3 * size_of::<usize>());
+    assert!(size_of::<Error>() <= 2 * size_of::<usize>());
+    assert!(size_of::<Option<Context>>() <= 4 * size_of::<usize>());
+}
+
+/// Rule 22: at most one allocation, up to eight sources; rule 9: none where the result is one of the inputs.
+#[test]
+fn deriving_and_merging_allocate_once() {
+    let (a, _keep_a) = live();
+    let (b, _keep_b) = live();
+    let eight: Vec<_> = (0..8).map(|_| live()).collect();
+    let all = any_of(eight.iter().map(|(ctx, _)| ctx));
+    let timeout = a.with_timeout(Duration::from_secs(60));
+    assert_eq!(count(|| a.with_cancel()), 1);
+    assert_eq!(count(|| a.with_timeout(Duration::from_secs(60))), 1);
+    assert_eq!(count(|| a.with_value(7)), 1);
+    assert_eq!(count(|| a.relay()), 1);
+    assert_eq!(count(|| all.relay()), 1);
+    assert_eq!(count(|| merge(&a, &b)), 1);
+    assert_eq!(count(|| merge(&timeout, &b)), 1);
+    assert_eq!(count(|| any_of(eight.iter().map(|(ctx, _)| ctx))), 1);
+    assert_eq!(count(|| any_of(eight.iter().chain(&eight).map(|(ctx, _)| ctx))), 1);
+
+    let (child, _keep_child) = a.with_cancel();
+    assert_eq!(count(|| merge(&a, &a)), 0);
+    assert_eq!(count(|| merge(&a, Context::background())), 0);
+    assert_eq!(count(|| merge(Context::background(), &a)), 0);
+    assert_eq!(count(|| merge(&child, &a)), 0);
+    assert_eq!(count(|| merge(&a, &child)), 0);
+    assert_eq!(count(|| merge(&a, &timeout)), 0);
+    assert_eq!(count(|| any_of((0..100).map(|i| if i % 2 == 0 { &a } else { &child }))), 0);
+    assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
+    assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
+    assert_eq!(count(|| (a.without_cancel(), a.with_values_of(&b), Context::background().relay())), 0);
+}
+
+/// Observing never allocates, finished or not.
+#[test]
+fn observing_does_not_allocate() {
+    let (a, cancel_a) = live();
+    let (b, _keep_b) = live();
+    let views = [
+        merge(&a, &b).named("both").with_value(7),
+        merge(a.relay(), &b).with_timeout(Duration::from_secs(60)),
+        any_of((0..30).map(|_| live().0).chain([a.clone()])),
+        b.with_timeout_cause(Duration::ZERO, "late"),
+        b.with_timeout(Duration::ZERO),
+    ];
+    let look = |ctx: &Context| {
+        allocations(|| {
+            let _ = (ctx.is_done(), ctx.err(), ctx.check(), ctx.deadline(), ctx.remaining(), ctx.value::<i32>());
+        })
+        .1
+    };
+    for ctx in &views {
+        assert_eq!(look(ctx), 0);
+    }
+    cancel_a.cancel_with("over");
+    for ctx in &views {
+        assert_eq!(look(ctx), 0);
+    }
+}
+
+/// Rule 18, 22: `done` and `run` of what is ready allocate nothing; awaiting again neither.
+#[test]
+fn waiting_allocates_little() {
+    let (a, cancel_a) = live();
+    let ctx = merge(&a, live().0);
+    let waker = std::task::Waker::noop();
+    let mut cx = std::task::Context::from_waker(waker);
+    assert_eq!(count(|| pin!(ctx.run(std::future::ready(1))).poll(&mut cx).is_ready()), 0);
+    assert!(pin!(ctx.done()).poll(&mut cx).is_pending());
+    let other = merge(&ctx, live().0);
+    assert!(pin!(other.done()).poll(&mut cx).is_pending());
+    let again = count(|| pin!(ctx.done()).poll(&mut cx).is_pending());
+    assert!(again <= 1, "{again}: the list of one source is grown again at most");
+    cancel_a.cancel();
+    assert_eq!(count(|| pin!(ctx.done()).poll(&mut cx).is_ready()), 0);
+}
+
+/// Rule 22: merges made and dropped on one living root leave its memory where it was, awaited, with callbacks, or not.
+#[test]
+fn merges_leave_nothing_on_a_living_root() {
+    let (root, _keep) = live();
+    let relay = root.relay();
+    let waker = Counting::new();
+    let round = |i: usize| {
+        let (request, _canceller) = Context::background().with_cancel();
+        let ctx = merge(&request, if i % 2 == 0 { &root } else { &relay });
+        match i % 4 {
+            0 | 1 => assert!(poll(pin!(ctx.done()), &waker).is_pending()),
+            2 => drop(ctx.on_done(|_| {})),
+            _ => drop(ctx.on_done(|_| {}).stop()),
+        }
+    };
+    (0..1_000).for_each(round);
+    let before = bytes_held();
+    (0..1_000_000).for_each(round);
+    assert_eq!(bytes_held(), before);
+    assert_eq!(Arc::strong_count(&waker), 1);
+}
+
+/// The same in ten million, as the rule has it, for merges that nobody awaits.
+#[test]
+fn ten_million_unobserved_merges_leave_nothing() {
+    let (root, _keep) = live();
+    let (request, _keep_request) = live();
+    let before = bytes_held();
+    for _ in 0..10_000_000 {
+        assert!(!merge(&request, &root).is_done());
+    }
+    assert_eq!(bytes_held(), before);
+}
+
+/// Rule 22: a crowd that has waited and gone gives its memory back.
+#[test]
+fn a_million_waiters_on_one_source() {
+    let (root, canceller) = live();
+    let waker = Counting::new();
+    let before = bytes_held();
+    let mut parked: Vec<_> = (0..1_000_000).map(|_| Box::pin(root.done())).collect();
+    for done in &mut parked {
+        assert!(poll(done.as_mut(), &waker).is_pending());
+    }
+    drop(parked);
+    assert!(bytes_held() - before < 4096);
+    let mut parked: Vec<_> = (0..1_000_000).map(|_| Box::pin(root.done())).collect();
+    for done in &mut parked {
+        assert!(poll(done.as_mut(), &waker).is_pending());
+    }
+    canceller.cancel();
+    assert_eq!(waker.woken(), 1_000_000);
+    assert!(parked.iter_mut().all(|done| poll(done.as_mut(), &waker).is_ready()));
+    drop(parked);
+    assert_eq!(Arc::strong_count(&waker), 1);
+}
+
+/// Rule 23: a chain of a million, with a waiter at its end, cancelled from its beginning.
+#[test]
+fn a_chain_of_a_million_contexts() {
+    on_a_small_stack(|| {
+        let (root, canceller) = live();
+        let mut ctx = root.named("root");
+        let mut cancellers = Vec::new();
+        for i in 0..1_000_000 {
+            let (child, canceller) = ctx.with_cancel();
+            ctx = if i % 1000 == 0 { child.relay() } else { child };
+            cancellers.push(canceller);
+        }
+        let waker = Counting::new();
+        let mut done = Box::pin(ctx.done_owned());
+        assert!(poll(done.as_mut(), &waker).is_pending());
+        canceller.cancel_with("the first");
+        assert_eq!(waker.woken(), 1);
+        let err = ctx.err().unwrap();
+        assert_eq!((err.origin(), err.cause().unwrap().to_string().as_str()), (Some("root"), "the first"));
+        drop((root, ctx, done));
+        drop(cancellers);
+    });
+}
+
+/// Rule 23: dropped from the other end, with nothing cancelled.
+#[test]
+fn a_chain_dropped_from_its_end() {
+    on_a_small_stack(|| {
+        let mut ctx = Context::background();
+        for _ in 0..1_000_000 {
+            ctx = ctx.with_cancel().0;
+        }
+        assert!(!ctx.is_done());
+        drop(ctx);
+    });
+}
+
+/// Rule 23.
+#[test]
+fn a_million_values() {
+    on_a_small_stack(|| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        struct Counted(Arc<AtomicUsize>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let mut ctx = Context::background().with_value("deepest");
+        for _ in 0..1_000_000 {
+            ctx = ctx.with_value(Counted(Arc::clone(&dropped)));
+        }
+        assert_eq!(ctx.value::<&str>(), Some(&"deepest"));
+        drop(ctx);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1_000_000);
+    });
+}
+
+/// Rule 23: a merge of merges, each with a new context, and a tree of merges.
+#[test]
+fn a_million_nested_merges() {
+    on_a_small_stack(|| {
+        let inputs: Vec<_> = (0..1_000_000).map(|_| live()).collect();
+        let nested = inputs.iter().fold(Context::background(), |all, (ctx, _)| merge(all, ctx));
+        inputs[3].1.cancel_with("the fourth");
+        inputs[2].1.cancel_with("the third, later");
+        assert_eq!(nested.err().unwrap().cause().unwrap().to_string(), "the fourth");
+        drop(nested);
+        let mut level: Vec<_> = inputs[10..10_010].iter().map(|(ctx, _)| ctx.clone()).collect();
+        while level.len() > 1 {
+            level = level.chunks(2).map(any_of).collect();
+        }
+        assert!(!level[0].is_done());
+        inputs[5_000].1.cancel_with("in the tree");
+        assert_eq!(level[0].err().unwrap().cause().unwrap().to_string(), "in the tree");
+    });
+}
+
+/// Rule 23: ten thousand inputs, and what is derived from them costs no more than from one.
+#[test]
+fn any_of_ten_thousand() {
+    let inputs: Vec<_> = (0..10_000).map(|_| live()).collect();
+    let any = any_of(inputs.iter().map(|(ctx, _)| ctx));
+    assert_eq!(count(|| any.with_cancel()), 1);
+    let waker = Counting::new();
+    let mut done = pin!(any.done());
+    assert!(poll(done.as_mut(), &waker).is_pending());
+    assert_eq!(Arc::strong_count(&waker), 3, "one registration, and one to compare with");
+    inputs[9_999].1.cancel_with("the last");
+    inputs[0].1.cancel_with("the first, later");
+    assert_eq!(waker.woken(), 1);
+    assert_eq!(any.err().unwrap().cause().unwrap().to_string(), "the last");
+}

@@ -1,0 +1,252 @@
+//! Rules 8 to 16: what derived and merged contexts are.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use context_merge::{Context, Error, any_of, merge};
+use tokio::time::{Instant, advance};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn cause_pointer(err: &Error) -> *const () {
+    std::ptr::from_ref(err.cause().unwrap()).cast()
+}
+
+fn finished(cause: &'static str) -> Context {
+    let (ctx, canceller) = Context::background().with_cancel();
+    assert!(canceller.cancel_with(cause));
+    ctx
+}
+
+fn live() -> Context {
+    Context::background().with_cancel().0
+}
+
+/// Rule 8: finished at birth, with the same cause by pointer, also where a deadline in the past is laid on it.
+#[tokio::test(start_paused = true)]
+async fn children_of_a_finished_context_are_finished_at_birth() {
+    let past = Instant::now();
+    advance(SECOND).await;
+    let ctx = finished("first");
+    let children = [
+        ctx.with_cancel().0,
+        ctx.with_deadline(past),
+        ctx.with_deadline_cause(past, "not this"),
+        ctx.with_timeout(Duration::ZERO),
+        ctx.with_timeout(SECOND),
+        ctx.with_value(1),
+        ctx.relay(),
+        ctx.named("late"),
+        merge(&ctx, live()),
+        merge(live(), ctx.with_deadline(past)),
+        any_of([&live(), &ctx, &live()]),
+    ];
+    for child in &children {
+        let err = child.err().expect("finished at birth");
+        assert!(err.is_cancelled());
+        assert_eq!(cause_pointer(&err), cause_pointer(&ctx.err().unwrap()));
+    }
+    assert_eq!(children[1].deadline(), Some(past), "the deadline is there all the same");
+}
+
+/// Rule 8: of several finished inputs the earliest, whatever their order.
+#[tokio::test(start_paused = true)]
+async fn a_merge_of_finished_contexts_has_the_earliest_error() {
+    let (a, b) = (finished("a"), finished("b"));
+    let deadline = Context::background().with_timeout_cause(SECOND, "deadline");
+    advance(SECOND).await;
+    let c = finished("c");
+    for inputs in [[&a, &b, &c, &deadline], [&deadline, &c, &b, &a]] {
+        assert_eq!(any_of(inputs).err().unwrap().cause().unwrap().to_string(), "a");
+    }
+    assert_eq!(merge(&c, &deadline).err().unwrap().cause().unwrap().to_string(), "deadline");
+}
+
+/// Rule 9.
+#[test]
+fn identities_and_duplicates() {
+    let a = live();
+    assert!(!any_of(Vec::<Context>::new()).is_done());
+    let background = Context::background();
+    assert!(merge(&background, &background).deadline().is_none());
+    for ctx in [merge(&a, &a), merge(&a, &background), merge(&background, &a), any_of([&a])] {
+        assert_eq!(format!("{ctx:?}"), format!("{a:?}"));
+    }
+    let crowd = any_of((0..50).map(|i| if i % 2 == 0 { a.clone() } else { merge(&a, &a) }));
+    assert_eq!(format!("{crowd:?}"), format!("{a:?}"), "duplicates count once");
+}
+
+/// Rule 10, past eight sources too.
+#[test]
+fn nesting_does_not_show() {
+    for which in 0..12 {
+        let inputs: Vec<_> = (0..12).map(|i| Context::background().with_cancel().0.named(i.to_string())).collect();
+        let mut cancellers = Vec::new();
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|input| {
+                let (ctx, canceller) = input.with_cancel();
+                cancellers.push(canceller);
+                ctx.named(format!("input {}", cancellers.len() - 1))
+            })
+            .collect();
+        let left = inputs.iter().skip(1).fold(inputs[0].clone(), |all, input| merge(all, input));
+        let right = inputs.iter().rev().skip(1).fold(inputs[11].clone(), |all, input| merge(input, all));
+        let flat = any_of(&inputs);
+        let halves = merge(any_of(&inputs[..6]).relay(), any_of(&inputs[3..]));
+        assert!(!left.is_done() && !right.is_done() && !flat.is_done() && !halves.is_done());
+        cancellers[which].cancel();
+        cancellers[(which + 1) % 12].cancel();
+        for ctx in [left, right, flat, halves] {
+            assert_eq!(ctx.err().unwrap().origin(), Some(format!("input {which}").as_str()));
+        }
+    }
+}
+
+/// Rule 11.
+#[tokio::test(start_paused = true)]
+async fn the_deadline_is_the_earliest_and_stays() {
+    let now = Instant::now();
+    let ctx = any_of([3, 1, 2].map(|s| Context::background().with_deadline(now + SECOND * s)));
+    let (ctx, canceller) = merge(Context::background(), ctx).with_cancel();
+    assert_eq!(ctx.deadline(), Some(now + SECOND));
+    assert_eq!(ctx.remaining(), Some(SECOND));
+    assert_eq!(ctx.with_timeout(SECOND * 5).deadline(), Some(now + SECOND));
+    canceller.cancel();
+    advance(SECOND * 4).await;
+    assert_eq!((ctx.deadline(), ctx.remaining()), (Some(now + SECOND), Some(Duration::ZERO)));
+    assert!(ctx.err().unwrap().is_cancelled());
+}
+
+/// Rule 12.
+#[test]
+fn values_come_from_the_primary_alone() {
+    let a = Context::background().with_value(1_u32).with_value("a");
+    let (b, canceller) = Context::background().with_value(2_u32).with_value('b').with_cancel();
+    let merged = merge(&a, &b);
+    assert_eq!((merged.value(), merged.value()), (Some(&1_u32), Some(&"a")));
+    assert_eq!(merged.value::<char>(), None, "no falling back");
+    assert_eq!(merge(Context::background(), &b).value::<u32>(), None);
+    assert_eq!(any_of([&b, &a]).value::<char>(), Some(&'b'));
+    assert_eq!(merged.with_values_of(&b).value::<char>(), Some(&'b'));
+    assert_eq!(a.with_value(3_u32).value::<u32>(), Some(&3), "the nearest wins");
+    canceller.cancel();
+    drop((a, b));
+    assert_eq!(merged.value::<u32>(), Some(&1), "after the finish and the other handles");
+}
+
+/// Rule 13.
+#[test]
+fn without_cancel_brings_values_only() {
+    let (ctx, canceller) = Context::background().with_value(7_u32).with_timeout(SECOND).with_cancel();
+    let kept = ctx.without_cancel();
+    let other = live();
+    let merged = merge(&kept, &other);
+    assert!(canceller.cancel());
+    assert!(!kept.is_done() && kept.deadline().is_none() && !merged.is_done() && merged.deadline().is_none());
+    assert_eq!(merged.value::<u32>(), Some(&7));
+    assert_eq!(merge(&other, &kept).value::<u32>(), None);
+}
+
+/// Rule 14: closest to the source wins, and of two names the earlier argument's.
+#[tokio::test(start_paused = true)]
+async fn names() {
+    let origin = |ctx: &Context| ctx.err().and_then(|err| err.origin().map(str::to_owned));
+    let (ctx, canceller) = Context::background().with_cancel();
+    let inner = ctx.named("inner");
+    let (x, y) = (ctx.named("x"), ctx.named("y"));
+    let views = [
+        (inner.named("outer"), Some("inner")),
+        (inner.with_cancel().0.named("outer"), Some("inner")),
+        (merge(&ctx, live()).named("both"), Some("both")),
+        (merge(&x, &y), Some("x")),
+        (merge(&y, &x), Some("y")),
+        (merge(&y, merge(&x, live())), Some("y")),
+        (merge(&ctx, &x), None),
+        (x.relay().named("outer"), Some("x")),
+        (ctx.relay().named("relay"), Some("relay")),
+        (any_of((0..20).map(|_| live()).chain([x.clone(), y.clone()])).named("crowd"), Some("x")),
+        (any_of((0..20).map(|_| live()).chain([ctx.clone()])).named("crowd"), Some("crowd")),
+    ];
+    assert!(canceller.cancel());
+    for (index, (ctx, name)) in views.iter().enumerate() {
+        assert_eq!(origin(ctx).as_deref(), *name, "view {index}");
+    }
+    assert_eq!(origin(&ctx.named("late")).as_deref(), Some("late"), "an error without origin is named");
+    assert_eq!(origin(&x.named("late")).as_deref(), Some("x"));
+    // Found by random programs: the earlier of two finished inputs over one event, by deadline as by cancel.
+    let past = Context::background().with_timeout(Duration::ZERO);
+    assert_eq!(origin(&any_of([past.named("named"), past.clone()])).as_deref(), Some("named"));
+    let timeout = Context::background().with_timeout(SECOND).named("limit").with_timeout(SECOND * 2).named("later");
+    advance(SECOND).await;
+    assert_eq!(timeout.err().unwrap().to_string(), "context deadline exceeded (limit)");
+    assert!(!Context::background().named("nothing to name").is_done());
+}
+
+/// Rule 15: dropping is not a cancel, and a context is cancellable while a clone of its canceller lives.
+#[test]
+fn dropping_is_not_cancelling() {
+    let (ctx, canceller) = Context::background().with_cancel();
+    let child = merge(ctx.with_value(1), live());
+    drop(ctx);
+    let clone = canceller.clone();
+    drop(canceller);
+    assert!(!child.is_done());
+    clone.cancel_with("still here");
+    assert!(child.is_done());
+    let (ctx, canceller) = Context::background().with_cancel();
+    drop(canceller);
+    assert!(!ctx.is_done());
+}
+
+/// Rule 15: with the last canceller all that waits for the source is let go, also below relays and crowds, so that
+/// a detached callback does not keep itself alive.
+#[test]
+fn the_last_canceller_lets_go_of_detached_callbacks() {
+    let token = Arc::new(());
+    let (a, cancel_a) = Context::background().with_cancel();
+    let (b, cancel_b) = Context::background().with_cancel();
+    let crowd: Vec<_> = (0..20).map(|_| Context::background().with_cancel()).collect();
+    let both = merge(&a, &b);
+    let deep = any_of(crowd.iter().map(|(ctx, _)| ctx).chain([&a, &b])).relay().with_cancel().0.relay();
+    for ctx in [&a, &both, &both.relay(), &deep] {
+        let token = Arc::clone(&token);
+        ctx.on_done(move |_| drop(token)).detach();
+    }
+    drop((a, b, both, deep));
+    assert_eq!(Arc::strong_count(&token), 5);
+    drop(cancel_a);
+    assert_eq!(Arc::strong_count(&token), 4, "the one on a alone");
+    drop(cancel_b);
+    assert_eq!(Arc::strong_count(&token), 2, "those on both");
+    drop(crowd);
+    assert_eq!(Arc::strong_count(&token), 1, "and the deep one");
+}
+
+/// Rule 15: values go with the last handle, whoever else lives.
+#[test]
+fn nothing_more_is_kept_alive() {
+    let value = Arc::new(());
+    let (ctx, canceller) = Context::background().with_value(Arc::clone(&value)).with_cancel();
+    let merged = merge(live(), &ctx);
+    let done = merged.done_owned();
+    drop(ctx);
+    assert_eq!(Arc::strong_count(&value), 1, "a secondary's values are not kept");
+    drop((canceller, done));
+}
+
+/// Rule 16.
+#[tokio::test(start_paused = true)]
+async fn extreme_timeouts() {
+    let ctx = Context::background().with_timeout(Duration::MAX);
+    assert!(ctx.deadline().is_none() && !ctx.is_done());
+    assert!(Context::background().with_timeout_cause(Duration::MAX, "never").deadline().is_none());
+    assert!(Context::background().with_timeout(Duration::ZERO).err().unwrap().is_deadline_exceeded());
+    let far = Context::background().with_timeout(Duration::from_secs(1 << 40));
+    advance(SECOND).await;
+    assert!(!far.is_done() && far.deadline().is_some());
+    let waker = support::Counting::new();
+    assert!(support::poll(std::pin::pin!(far.done()), &waker).is_pending());
+}
