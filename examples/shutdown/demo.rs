@@ -1,0 +1,174 @@
+//! The example driving itself: each case is a server of its own, real requests, and a real signal to end it.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use context_merge::{Context, Error};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::options::Options;
+use crate::tasks::{Outcome, chain};
+use crate::{client, server, signals};
+
+const ALL_CASES: Duration = Duration::from_secs(9);
+const LONG: Duration = Duration::from_secs(60);
+
+type Verdict = Result<String, Box<dyn StdError + Send + Sync>>;
+
+/// Whether every case happened.
+pub(crate) async fn run() -> bool {
+    let demo = Context::background().with_timeout_cause(ALL_CASES, format!("all cases take {ALL_CASES:?} at most"));
+    let demo = demo.named("demo");
+    let mut happened = true;
+    happened &= verdict(&demo, "a task finishes", finishes()).await;
+    happened &= verdict(&demo, "a task meets its limit", meets_its_limit()).await;
+    happened &= verdict(&demo, "shutdown lets a task finish in the grace", finishes_in_the_grace()).await;
+    happened &= verdict(&demo, "shutdown cancels five tasks at once", five_are_cancelled()).await;
+    happened &= verdict(&demo, "a second signal skips the grace", second_signal()).await;
+    happened &= verdict(&demo, "a bad time is refused", bad_times()).await;
+    happened
+}
+
+async fn verdict(demo: &Context, name: &str, case: impl Future<Output = Verdict>) -> bool {
+    let verdict = demo.run(case).await.unwrap_or_else(|err| Err(chain(&err).into()));
+    match &verdict {
+        Ok(how) => println!("ok      {name}: {how}"),
+        Err(why) => println!("FAILED  {name}: {why}"),
+    }
+    verdict.is_ok()
+}
+
+async fn finishes() -> Verdict {
+    let mut trial = Trial::start(LONG, LONG).await?;
+    trial.task(0.3).await?;
+    let task = trial.outcome().await?;
+    expect(task.result.is_ok() && task.after >= Duration::from_millis(300), &task)?;
+    expect(task.outlived && task.id == Some(1), &task)?;
+    expect(trial.end("TERM").await?.is_empty(), "nothing else ran")?;
+    Ok(format!("after {:?}, its request long gone", task.after))
+}
+
+async fn meets_its_limit() -> Verdict {
+    let limit = Duration::from_millis(500);
+    let mut trial = Trial::start(LONG, limit).await?;
+    trial.task(5.0).await?;
+    let task = trial.outcome().await?;
+    let err = task.result.as_ref().err();
+    expect(err.is_some_and(|err| err.is_deadline_exceeded() && err.origin() == Some("task limit")), &task)?;
+    expect(task.after >= limit && task.outlived, &task)?;
+    expect(trial.end("TERM").await?.is_empty(), "nothing else ran")?;
+    Ok(format!("cancelled after {:?}", task.after))
+}
+
+async fn finishes_in_the_grace() -> Verdict {
+    let trial = Trial::start(LONG, LONG).await?;
+    trial.task(1.0).await?;
+    client::signal_myself("TERM").await?;
+    let refused = trial.refuses().await;
+    let tasks = trial.ended().await?;
+    let [task] = &tasks[..] else { return Err(format!("one task, not {tasks:?}").into()) };
+    expect(task.result.is_ok() && task.after >= Duration::from_secs(1), task)?;
+    expect(refused < task.at, "no new connections while it was draining")?;
+    Ok(format!("after {:?}, with no new connections for the last {:?}", task.after, task.at - refused))
+}
+
+async fn five_are_cancelled() -> Verdict {
+    let grace = Duration::from_millis(500);
+    let trial = Trial::start(grace, LONG).await?;
+    for _ in 0..5 {
+        trial.task(30.0).await?;
+    }
+    let tasks = trial.end("INT").await?;
+    expect(tasks.len() == 5, &tasks)?;
+    expect(tasks.iter().all(|task| is_shutdown_by(task, "grace") && task.after >= grace), &tasks)?;
+    let ends = || tasks.iter().map(|task| task.at);
+    let spread = ends().max().zip(ends().min()).map_or(Duration::ZERO, |(last, first)| last - first);
+    // One store cancels all; the rest is how long a busy machine takes to run five tasks.
+    expect(spread < Duration::from_millis(500), &tasks)?;
+    Ok(format!("after a grace of {grace:?}, within {spread:?} of each other"))
+}
+
+async fn second_signal() -> Verdict {
+    let trial = Trial::start(LONG, LONG).await?;
+    trial.task(30.0).await?;
+    let signalled = Instant::now();
+    client::signal_myself("TERM").await?;
+    let tasks = trial.end("INT").await?;
+    expect(tasks.len() == 1 && is_shutdown_by(&tasks[0], "second signal"), &tasks)?;
+    Ok(format!("of {LONG:?}, after {:?}", signalled.elapsed()))
+}
+
+async fn bad_times() -> Verdict {
+    let trial = Trial::start(LONG, LONG).await?;
+    let bad = ["", "?time=", "?time=-1", "?time=NaN", "?time=-inf", "?time=1e300", "?time=soon", "?time=1&time=2"];
+    for query in bad {
+        let (status, why) = client::get(trial.address, &format!("/{query}")).await?;
+        expect(status == 400 && why.ends_with(".\n"), format!("{query}: {status} {why}"))?;
+    }
+    expect(trial.end("TERM").await?.is_empty(), "no task came of it")?;
+    Ok(format!("{} of {}", bad.len(), bad.len()))
+}
+
+/// Whether the application's end took it, and what ended that.
+fn is_shutdown_by(task: &Outcome, origin: &str) -> bool {
+    let Err(err) = &task.result else { return false };
+    let cause = err.cause().and_then(|cause| cause.downcast_ref::<Error>());
+    err.is_cancelled() && err.origin() == Some("shutdown") && cause.is_some_and(|cause| cause.origin() == Some(origin))
+}
+
+fn expect(held: bool, what: impl std::fmt::Debug) -> Result<(), String> {
+    if held { Ok(()) } else { Err(format!("not as it should be: {what:?}")) }
+}
+
+/// A server on a port of its own.
+struct Trial {
+    address: SocketAddr,
+    server: JoinHandle<()>,
+    outcomes: UnboundedReceiver<Outcome>,
+}
+
+impl Trial {
+    async fn start(grace: Duration, task_limit: Duration) -> io::Result<Trial> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        // Before the server is spawned, so that no signal of ours can find the default still in place.
+        let signals = signals::listen()?;
+        let (sender, outcomes) = mpsc::unbounded_channel();
+        let server = tokio::spawn(server::run(listener, signals, Options { grace, task_limit }, sender));
+        Ok(Trial { address, server, outcomes })
+    }
+
+    async fn task(&self, seconds: f64) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let (status, body) = client::get(self.address, &format!("/?time={seconds}")).await?;
+        Ok(expect(status == 202, format!("{status} {body}"))?)
+    }
+
+    async fn outcome(&mut self) -> Result<Outcome, &'static str> {
+        self.outcomes.recv().await.ok_or("the server is gone")
+    }
+
+    /// When it was that a connection was refused for the first time.
+    async fn refuses(&self) -> Instant {
+        while TcpStream::connect(self.address).await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Instant::now()
+    }
+
+    async fn end(self, signal: &str) -> io::Result<Vec<Outcome>> {
+        client::signal_myself(signal).await?;
+        self.ended().await
+    }
+
+    /// The outcomes left when the server has ended: one that is missing then was not waited for.
+    async fn ended(mut self) -> io::Result<Vec<Outcome>> {
+        self.server.await?;
+        Ok(std::iter::from_fn(|| self.outcomes.try_recv().ok()).collect())
+    }
+}
