@@ -64,4 +64,9 @@ pub use signal::Signal;
 
 /// The documents of the repository, whose programs run with the tests.
 #[cfg(doctest)]
-mod documents {}
+mod documents {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../DESIGN.md")]
+    mod design {}
+}

@@ -19,17 +19,16 @@
 //! | `FIRED` | marked: `cell` holds the error | none |
 
 use std::cmp::Ordering as Order;
-use std::sync::OnceLock;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
-use triomphe::ThinArc;
 
 use crate::error::{Error, Name};
 use crate::relay::{Gather, Relay};
 use crate::signal::{Signal, Until};
 use crate::sync::{
-    Arc, AtomicU8, AtomicU32, AtomicU64, BEFORE_ALL_CANCELS, Ordering, fence, next_in_sequence, now, ticks,
+    Arc, AtomicU8, AtomicU32, AtomicU64, BEFORE_ALL_CANCELS, OnceLock, Ordering, Shared, fence, next_in_sequence, now,
+    ticks,
 };
 use crate::waiters::Waiters;
 
@@ -55,7 +54,7 @@ const FIRST_ENTRY: u32 = 3;
 pub(crate) type Moment = (u64, u64);
 
 #[derive(Clone)]
-pub(crate) struct Node(ThinArc<Head, Entry>);
+pub(crate) struct Node(Shared<Head, Entry>);
 
 /// A source in a set, under the name that was given closest to it.
 #[derive(Clone)]
@@ -206,7 +205,7 @@ impl Node {
             verdict: AtomicU32::new(LIVE),
             cancellers: AtomicU32::new(0),
         };
-        Self(ThinArc::from_header_and_iter(head, entries.into_iter()))
+        Self(Shared::new(head, entries.into_iter()))
     }
 
     /// What is derived from or merged with finished contexts: it keeps the event, and no source.
@@ -218,11 +217,11 @@ impl Node {
     }
 
     pub(crate) fn head(&self) -> &Head {
-        &self.0.header.header
+        self.0.head()
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
-        &self.0.slice
+        self.0.items()
     }
 
     pub(crate) fn role(&self) -> &Role {
@@ -234,16 +233,16 @@ impl Node {
     }
 
     pub(crate) fn same(&self, other: &Self) -> bool {
-        self.0.heap_ptr() == other.0.heap_ptr()
+        self.address() == other.address()
     }
 
     pub(crate) fn address(&self) -> usize {
-        self.0.heap_ptr() as usize
+        self.0.address()
     }
 
     /// Whether no other handle, entry or registration has this node.
     pub(crate) fn is_unique(&self) -> bool {
-        ThinArc::strong_count(&self.0) == 1
+        self.0.is_unique()
     }
 
     pub(crate) fn is_signal(&self) -> bool {

@@ -6,11 +6,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::sync::OnceLock;
 
 use crate::error::Name;
 use crate::node::{Deadline, Entry, Found, MAX_SOURCES, Node, Role, Set, earlier};
-use crate::sync::{Arc, Ordering, fence};
+use crate::sync::{Arc, OnceLock, Ordering, fence};
 use crate::waiters::{Upstream, Waiters};
 
 /// What a relay has once somebody has waited on it.

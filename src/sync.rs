@@ -1,6 +1,6 @@
 //! The only place that chooses between std and loom, and the crate's clock.
 
-use std::sync::{LockResult, OnceLock, PoisonError};
+use std::sync::{LockResult, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,9 +12,97 @@ pub(crate) use loom::sync::{
 };
 #[cfg(not(context_merge_loom))]
 pub(crate) use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, OnceLock,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
+
+/// As std's, with what it orders told to loom.
+#[cfg(context_merge_loom)]
+pub(crate) struct OnceLock<T> {
+    setting: Mutex<()>,
+    ready: AtomicBool,
+    cell: std::sync::OnceLock<T>,
+}
+
+#[cfg(context_merge_loom)]
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { setting: Mutex::new(()), ready: AtomicBool::new(false), cell: std::sync::OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        // Acquire: pairs with the store in `set`.
+        if self.ready.load(Ordering::Acquire) { self.cell.get() } else { None }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let _setting = unpoisoned(self.setting.lock());
+        self.cell.set(value)?;
+        self.ready.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// A counted pointer of one word to a head and a slice, in one allocation.
+pub(crate) struct Shared<H, T>(Inner<H, T>);
+
+#[cfg(not(context_merge_loom))]
+type Inner<H, T> = triomphe::ThinArc<H, T>;
+/// loom has to see the count: whoever drops the node last has seen what the others did with it.
+#[cfg(context_merge_loom)]
+type Inner<H, T> = Arc<(H, Vec<T>)>;
+
+#[cfg(not(context_merge_loom))]
+impl<H, T> Shared<H, T> {
+    pub(crate) fn new(head: H, items: impl ExactSizeIterator<Item = T>) -> Self {
+        Self(Inner::from_header_and_iter(head, items))
+    }
+
+    pub(crate) fn head(&self) -> &H {
+        &self.0.header.header
+    }
+
+    pub(crate) fn items(&self) -> &[T] {
+        &self.0.slice
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        self.0.heap_ptr() as usize
+    }
+
+    pub(crate) fn is_unique(&self) -> bool {
+        Inner::strong_count(&self.0) == 1
+    }
+}
+
+#[cfg(context_merge_loom)]
+impl<H, T> Shared<H, T> {
+    pub(crate) fn new(head: H, items: impl ExactSizeIterator<Item = T>) -> Self {
+        Self(Arc::new((head, items.collect())))
+    }
+
+    pub(crate) fn head(&self) -> &H {
+        &self.0.0
+    }
+
+    pub(crate) fn items(&self) -> &[T] {
+        &self.0.1
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self.head()) as usize
+    }
+
+    pub(crate) fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl<H, T> Clone for Shared<H, T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 /// Takes what a lock guards whether or not somebody panicked with it: no foreign code runs under our locks, so what
 /// they guard is whole at every moment.
@@ -51,7 +139,7 @@ pub(crate) fn now() -> Instant {
 }
 
 fn epoch() -> Instant {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *EPOCH.get_or_init(|| Instant::from_std(std::time::Instant::now()))
 }
 

@@ -107,24 +107,28 @@ fn gathering_against_cancel() {
     });
 }
 
+/// The one who links the relay in tells the other, which may be after the cancel has returned.
 #[test]
 fn two_waiters_activate_one_relay_against_cancel() {
     model(|| {
         let (ctx, canceller) = source();
         let relay = ctx.relay();
+        let wait = |relay: Context| {
+            let waker = Arc::new(Counting::default());
+            let mut done = Box::pin(relay.done_owned());
+            (poll(&mut done, &waker), done, waker)
+        };
         let other = thread::spawn({
             let relay = relay.clone();
-            move || {
-                let waker = Arc::new(Counting::default());
-                let mut done = Box::pin(relay.done_owned());
-                let first = poll(&mut done, &waker);
-                (first, done, waker)
-            }
+            move || wait(relay)
         });
-        parked_is_woken(relay, canceller);
-        let (first, mut done, waker) = other.join().unwrap();
-        assert!(first.is_ready() || waker.0.load(Ordering::SeqCst) == 1);
-        assert!(poll(&mut done, &waker).is_ready());
+        let cancel = thread::spawn(move || canceller.cancel_with("over"));
+        let mine = wait(relay);
+        assert!(cancel.join().unwrap());
+        for (first, mut done, waker) in [mine, other.join().unwrap()] {
+            assert!(first.is_ready() || waker.0.load(Ordering::SeqCst) == 1, "a wake-up is lost");
+            assert_eq!(poll(&mut done, &waker), Poll::Ready("over".into()));
+        }
     });
 }
 

@@ -1,6 +1,8 @@
 //! What a context has to say, told naively: sets as lists, time as a number, nothing lazy, nothing shared with `src/`.
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses a part")]
 
+pub mod programs;
+
 /// The source of a `with_cancel`, by its number.
 pub type Source = usize;
 pub type Name = Option<&'static str>;
