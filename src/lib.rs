@@ -1,7 +1,7 @@
 //! Cancellation contexts that can be combined.
 //!
 //! A [`Context`] says until **when** a piece of work matters (deadline), **whether** it still does (done, and why), and
-//! **for whom** it is done (values). [`merge`] and [`any_of`] combine contexts: the result finishes when any input
+//! **for whom** it is done (values). [`merge()`] and [`any_of`] combine contexts: the result finishes when any input
 //! does, with the earliest deadline, the error of the input that was first, and the values of the primary.
 //!
 //! ```

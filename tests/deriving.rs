@@ -92,7 +92,7 @@ fn nesting_does_not_show() {
                 ctx.named(format!("input {}", cancellers.len() - 1))
             })
             .collect();
-        let left = inputs.iter().skip(1).fold(inputs[0].clone(), |all, input| merge(all, input));
+        let left = inputs.iter().skip(1).fold(inputs[0].clone(), merge);
         let right = inputs.iter().rev().skip(1).fold(inputs[11].clone(), |all, input| merge(input, all));
         let flat = any_of(&inputs);
         let halves = merge(any_of(&inputs[..6]).relay(), any_of(&inputs[3..]));
