@@ -28,16 +28,24 @@ pub(crate) struct Registration<C: Borrow<Context>> {
     ctx: C,
     /// What the last poll registered, which is compared before the lists are touched again.
     waker: Option<Waker>,
-    begun: bool,
+    progress: Progress,
     /// A key for each source with a list, in the order of `Node::sources`.
     keys: SmallVec<[Option<Key>; MAX_SOURCES]>,
     /// The futures of the foreign signals, which have no list.
     signals: Vec<(Node, SignalDone)>,
 }
 
+/// How far the first registration has come; a foreign panic can leave it half-made.
+#[derive(Clone, Copy, PartialEq)]
+enum Progress {
+    Nothing,
+    HalfMade,
+    Whole,
+}
+
 impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn new(ctx: C) -> Self {
-        Self { ctx, waker: None, begun: false, keys: SmallVec::new(), signals: Vec::new() }
+        Self { ctx, waker: None, progress: Progress::Nothing, keys: SmallVec::new(), signals: Vec::new() }
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -49,26 +57,25 @@ impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             if let Some(err) = self.ctx().err() {
-                self.clear();
+                self.stop();
                 return Poll::Ready(err);
+            }
+            if self.progress != Progress::Whole {
+                self.stop();
+                self.progress = Progress::HalfMade;
+                self.listen();
             }
             self.register(cx.waker());
             self.waker = Some(cx.waker().clone());
         }
-        self.poll_signals(cx);
-        match self.ctx().err() {
-            Some(err) => {
-                self.clear();
-                Poll::Ready(err)
-            }
-            None => Poll::Pending,
-        }
+        self.poll_signals(cx)
     }
 
     /// Puts `waker` into every list, in the place of the one before.
     pub(crate) fn register(&mut self, waker: &Waker) {
         let Some(node) = &self.ctx.borrow().node else { return };
-        let first = !std::mem::replace(&mut self.begun, true);
+        let first = self.progress != Progress::Whole;
+        self.progress = Progress::HalfMade;
         for (index, source) in listed(node).enumerate() {
             let known = self.keys.get(index).copied().flatten();
             let key = source.waiters().filter(|_| first || known.is_some());
@@ -78,16 +85,21 @@ impl<C: Borrow<Context>> Registration<C> {
                 None => self.keys.push(key),
             }
         }
-        if first {
-            let signals = node.sources().filter_map(|(source, _)| match source.role() {
-                Role::Signal(signal) => Some((source.clone(), signal.done())),
-                _ => None,
-            });
-            self.signals.extend(signals);
-        }
+        self.progress = Progress::Whole;
     }
 
-    fn poll_signals(&mut self, cx: &mut task::Context<'_>) {
+    /// Makes the futures of the foreign signals.
+    pub(crate) fn listen(&mut self) {
+        let sources = self.ctx.borrow().node.iter().flat_map(Node::sources);
+        let signals = sources.filter_map(|(source, _)| match source.role() {
+            Role::Signal(signal) => Some((source.clone(), signal.done())),
+            _ => None,
+        });
+        self.signals = signals.collect();
+    }
+
+    /// Polls them, and looks.
+    pub(crate) fn poll_signals(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
         self.signals.retain_mut(|(source, done)| match done.as_mut().poll(cx) {
             Poll::Ready(err) => {
                 source.signalled(err);
@@ -95,16 +107,21 @@ impl<C: Borrow<Context>> Registration<C> {
             }
             Poll::Pending => true,
         });
-    }
-
-    fn stop(&mut self) {
-        if self.begun {
-            self.clear();
+        match self.ctx().err() {
+            Some(err) => {
+                self.stop();
+                Poll::Ready(err)
+            }
+            None => Poll::Pending,
         }
     }
 
     /// Takes everything out again.
-    fn clear(&mut self) {
+    fn stop(&mut self) {
+        if self.progress == Progress::Nothing {
+            return;
+        }
+        self.progress = Progress::Nothing;
         let keys = std::mem::take(&mut self.keys);
         if let Some(node) = &self.ctx.borrow().node {
             for (source, key) in listed(node).zip(keys) {
@@ -114,7 +131,6 @@ impl<C: Borrow<Context>> Registration<C> {
             }
         }
         self.waker = None;
-        self.begun = false;
         self.signals.clear();
     }
 }
@@ -136,11 +152,22 @@ pub(crate) struct Waiting<C: Borrow<Context>> {
     #[pin]
     timer: Option<Sleep>,
     terminated: bool,
+    /// Whether the lists of the sources are left to somebody else.
+    alarms_only: bool,
 }
 
 impl<C: Borrow<Context>> Waiting<C> {
     pub(crate) fn new(ctx: C) -> Self {
-        Self { registration: Registration::new(ctx), timer: None, terminated: false }
+        Self { registration: Registration::new(ctx), timer: None, terminated: false, alarms_only: false }
+    }
+
+    /// Waits for the deadline and the foreign signals, in no list; the timer is armed, and the futures of the
+    /// signals are made, here.
+    pub(crate) fn for_alarms(ctx: C) -> Self {
+        let mut registration = Registration::new(ctx);
+        registration.listen();
+        let timer = registration.ctx().deadline().map(timer);
+        Self { registration, timer, terminated: false, alarms_only: true }
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -149,7 +176,8 @@ impl<C: Borrow<Context>> Waiting<C> {
 
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
         let mut this = self.project();
-        let err = match this.registration.poll(cx) {
+        let look = if *this.alarms_only { Registration::poll_signals } else { Registration::poll };
+        let err = match look(this.registration, cx) {
             Poll::Ready(err) => err,
             Poll::Pending => {
                 let Some(at) = this.registration.ctx().deadline() else { return Poll::Pending };
@@ -159,10 +187,10 @@ impl<C: Borrow<Context>> Waiting<C> {
                 loop {
                     let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
                     ready!(timer.as_mut().poll(cx));
-                    match this.registration.poll(cx) {
+                    match look(this.registration, cx) {
                         Poll::Ready(err) => break err,
                         // Further off than a timer can reach, or read off another clock.
-                        Poll::Pending => timer.reset(at.max(now() + Duration::from_millis(1))),
+                        Poll::Pending => timer.reset(within_reach(at.max(now() + Duration::from_millis(1)))),
                     }
                 }
             }
@@ -180,12 +208,17 @@ impl<C: Borrow<Context>> Waiting<C> {
     }
 }
 
-fn timer(at: Instant) -> Sleep {
+/// What a timer takes without an overflow. It rings early for a deadline beyond it, and is set again.
+fn within_reach(at: Instant) -> Instant {
+    at.min(now() + Duration::from_secs(365 * 24 * 3600))
+}
+
+pub(crate) fn timer(at: Instant) -> Sleep {
     assert!(
         Handle::try_current().is_ok(),
         "waiting on a context with a deadline needs a tokio runtime with time enabled (or Context::wait on a thread)"
     );
-    sleep_until(at)
+    sleep_until(within_reach(at))
 }
 
 /// Finishes when the context does, with its error; made by [`Context::done`].

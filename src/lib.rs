@@ -47,6 +47,7 @@ mod merge;
 mod node;
 mod on_done;
 mod relay;
+mod release;
 mod run;
 mod signal;
 mod sync;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::context::Context;
 use crate::error::{Error, Name};
-use crate::node::{Deadline, Entry, MAX_SOURCES, Moment, Node, Role, Set};
-use crate::relay::bounded;
+use crate::node::{Deadline, Entry, MAX_SOURCES, Moment, Node, Role, Set, first_event};
+use crate::relay::{bounded, stands_for};
 
 /// A context that finishes when either input does, with the earlier deadline, and the error of the input that was
 /// first. Its values are those of `primary`.
@@ -30,7 +30,7 @@ use crate::relay::bounded;
 /// ```
 pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context {
     let (primary, other) = (primary.into(), other.into());
-    let mut union = Union::new();
+    let mut union = Union::default();
     union.add(primary.node.as_ref());
     union.add(other.node.as_ref());
     Context { node: union.into_node(), values: primary.values }
@@ -57,7 +57,7 @@ where
 {
     let mut inputs = inputs.into_iter();
     let Some(primary) = inputs.next().map(Into::into) else { return Context::background() };
-    let mut union = Union::new();
+    let mut union = Union::default();
     union.add(primary.node.as_ref());
     for input in inputs {
         union.add(input.into().node.as_ref());
@@ -69,15 +69,20 @@ where
 const MANY: usize = 32;
 
 /// The inputs so far.
+#[derive(Default)]
 struct Union {
     live: Live,
-    /// The earliest deadline of all inputs, finished or not, of the earlier argument where two are equal.
+    /// The earliest deadline of the live inputs, of the earlier argument where two are equal.
     deadline: Option<Deadline>,
-    /// The input that finished first.
+    /// The input that was seen to have finished first.
     finished: Option<(Moment, Error, Node)>,
+    /// The earliest deadline of the finished inputs.
+    past: Option<Deadline>,
 }
 
+#[derive(Default)]
 enum Live {
+    #[default]
     Nothing,
     /// The union is exactly this input.
     One(Node),
@@ -85,29 +90,23 @@ enum Live {
 }
 
 impl Union {
-    fn new() -> Self {
-        Self { live: Live::Nothing, deadline: None, finished: None }
-    }
-
     fn add(&mut self, input: Option<&Node>) {
         let Some(node) = input else { return };
         if matches!(&self.live, Live::One(one) if one.same(node)) {
             return;
         }
-        if let Some(deadline) = node.deadline() {
-            if self.deadline.as_ref().is_none_or(|known| deadline.at < known.at) {
-                self.deadline = Some(deadline.clone());
-            }
-        }
         match node.event() {
             Some((moment, err)) => {
+                keep_earlier(&mut self.past, node.deadline());
                 let earlier = self.finished.as_ref().is_none_or(|(earliest, ..)| moment < *earliest);
                 if earlier {
                     self.finished = Some((moment, err, node.clone()));
                 }
             }
-            None if self.finished.is_none() => self.add_live(node),
-            None => {}
+            None => {
+                keep_earlier(&mut self.deadline, node.deadline());
+                self.add_live(node);
+            }
         }
     }
 
@@ -137,11 +136,21 @@ impl Union {
 
     fn into_node(self) -> Option<Node> {
         if let Some((moment, err, node)) = self.finished {
+            // What was live when it was added may have finished since, and before what was seen to have finished.
+            let before = match &self.live {
+                Live::Nothing => None,
+                Live::One(node) => node.event(),
+                Live::Many(sources) => first_event(&sources.set, self.deadline.as_ref()),
+            };
+            let before = before.filter(|(other, _)| *other < moment);
+            let mut deadline = self.deadline;
+            keep_earlier(&mut deadline, self.past.as_ref());
             let at = |deadline: Option<&Deadline>| deadline.map(|deadline| deadline.at);
-            if at(node.deadline()) == at(self.deadline.as_ref()) {
+            if before.is_none() && at(node.deadline()) == at(deadline.as_ref()) {
                 return Some(node);
             }
-            return Some(Node::finished(moment, err, self.deadline));
+            let (moment, err) = before.unwrap_or((moment, err));
+            return Some(Node::finished(moment, err, deadline));
         }
         match self.live {
             Live::Nothing => None,
@@ -151,14 +160,24 @@ impl Union {
     }
 }
 
+fn keep_earlier(known: &mut Option<Deadline>, other: Option<&Deadline>) {
+    if let Some(other) = other {
+        if known.as_ref().is_none_or(|known| other.at < known.at) {
+            *known = Some(other.clone());
+        }
+    }
+}
+
 /// Whether a union of the two observes as `whole`, given the deadline of the union. Where `part` came first, its
 /// names have to be those of `whole`, because the earlier argument's are kept.
 fn covers(whole: &Node, part: &Node, deadline: Option<&Deadline>, part_is_first: bool) -> bool {
+    let has = |name: Option<&Name>, other: Option<&Name>| !part_is_first || Name::same(name, other);
     same_deadline(whole.deadline(), deadline)
         && part.sources().all(|(source, name)| {
-            whole
-                .sources()
-                .any(|(other, other_name)| source.same(other) && (!part_is_first || Name::same(name, other_name)))
+            whole.sources().any(|(other, other_name)| {
+                (source.same(other) && has(name, other_name))
+                    || stands_for(other, source).is_some_and(|inner| has(name, inner.or(other_name)))
+            })
         })
 }
 

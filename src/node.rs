@@ -2,9 +2,9 @@
 //!
 //! N1. A source is *marked* once (with its error), then *timed* (a number in sequence, then an instant); both parts
 //!     of the time are set once, by whoever comes first, after having seen the mark. Its event is complete with both.
-//! N2. A node is finished from the moment that one of its sources is marked or its deadline is reached. `decide` gives
-//!     the earliest event of all its sources: it has seen one event, and only then looks at every mark, completing
-//!     what it finds. A mark that it misses is timed later than the event it had seen.
+//! N2. A node is finished from the moment that one of its sources is marked or its deadline is reached. `earliest`
+//!     gives the first event of all its sources: it completes what it finds marked, and only then looks at every mark
+//!     once more. A mark that it misses is timed later than the events it had completed.
 //! N3. The verdict is stored once and never changes.
 //! N4. Sets are flat: a node names all its sources, but a relay stands for those above it, and a gather, which is in
 //!     sets of more than eight, for a list of them. A relay's entries hold no relay; a gather's hold no relay and at
@@ -123,8 +123,13 @@ impl Cell {
     }
 
     fn state(&self) -> u8 {
-        // Acquire: pairs with the store in `mark` and `settle`, so that the error is there.
-        self.state.load(Ordering::Acquire)
+        // Acquire: pairs with the stores in `mark` and `preset`, so that the error is there. loom tries more
+        // interleavings of a read-modify-write than of a load.
+        if cfg!(context_merge_loom) {
+            self.state.fetch_or(QUIET, Ordering::AcqRel)
+        } else {
+            self.state.load(Ordering::Acquire)
+        }
     }
 
     pub(crate) fn is_fired(&self) -> bool {
@@ -183,6 +188,10 @@ pub(crate) struct Found<'a> {
 impl Found<'_> {
     pub(crate) fn behind(self, behind: bool) -> Self {
         Self { behind, ..self }
+    }
+
+    fn event(self) -> (Moment, Error) {
+        (self.moment, self.err())
     }
 
     pub(crate) fn err(&self) -> Error {
@@ -276,20 +285,11 @@ impl Node {
 
     /// By which event it is finished, if it is.
     pub(crate) fn event(&self) -> Option<(Moment, Error)> {
-        let found = match self.verdict() {
-            LIVE => return None,
-            DEADLINE => {
-                let deadline = self.deadline()?;
-                return Some((deadline.moment(), deadline.err.clone()));
-            }
-            OWN => self.find_own(),
-            entry => {
-                let entry = &self.entries()[(entry - FIRST_ENTRY) as usize];
-                entry.node.find(entry.name.as_ref())
-            }
-        };
-        let found = found.expect("the event of a verdict stays");
-        Some((found.moment, found.err()))
+        match self.verdict() {
+            LIVE => None,
+            OWN => self.find_own().map(Found::event),
+            verdict => event_of(verdict, self.entries(), self.deadline()),
+        }
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -299,6 +299,16 @@ impl Node {
     /// Whether the source of this node itself is what finished it.
     pub(crate) fn finished_itself(&self) -> bool {
         self.verdict() == OWN
+    }
+
+    /// Whether its deadline or a foreign signal finished it: nothing that fires a list of waiters.
+    pub(crate) fn finished_by_alarm(&self) -> bool {
+        match self.verdict() {
+            LIVE => false,
+            DEADLINE => true,
+            OWN => self.is_signal(),
+            entry => self.entries()[(entry - FIRST_ENTRY) as usize].node.is_signal(),
+        }
     }
 
     fn verdict(&self) -> u32 {
@@ -313,28 +323,8 @@ impl Node {
     /// Takes the earliest of all events (N2), the earlier entry where a source comes twice, and stores it (N3).
     #[cold]
     fn decide(&self) -> u32 {
-        // Pairs with the fence in `complete`: a mark that the walk below misses is timed after this, and so after
-        // the event that was seen before this.
-        fence(Ordering::SeqCst);
-        let mut first: Option<(Moment, u32)> = None;
-        let mut consider = |moment: Moment, verdict| {
-            if first.is_none_or(|(earliest, _)| moment < earliest) {
-                first = Some((moment, verdict));
-            }
-        };
-        for (index, entry) in (FIRST_ENTRY..).zip(self.entries()) {
-            if let Some(found) = entry.node.find(entry.name.as_ref()) {
-                consider(found.moment, index);
-            }
-        }
-        if let Some(found) = self.find_own() {
-            consider(found.moment, OWN);
-        }
-        // An event was seen, or the deadline was: where it is earlier than that event, it is reached.
-        if let Some(deadline) = self.deadline() {
-            consider(deadline.moment(), DEADLINE);
-        }
-        let verdict = first.map_or(LIVE, |(_, verdict)| verdict);
+        let verdict =
+            earliest(self.entries(), || self.find_own(), self.deadline()).map_or(LIVE, |(_, verdict)| verdict);
         match self.head().verdict.compare_exchange(LIVE, verdict, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => verdict,
             Err(known) => known,
@@ -413,7 +403,7 @@ impl Node {
         cell.is_fired().then(|| Found { moment: cell.complete(), cell, name, behind: false })
     }
 
-    /// Keeps the event that decides a gather, in its own cell.
+    /// Keeps the event that decides a gather, in its own cell, under the name that it has inside the gather.
     pub(crate) fn settle(&self, found: Found<'_>) {
         // The verdict of a gather is of no other use: it says who stores. Nobody waits for the one who does.
         let claim = self.head().verdict.compare_exchange(LIVE, OWN, Ordering::AcqRel, Ordering::Relaxed);
@@ -454,6 +444,55 @@ impl Node {
     pub(crate) fn existing_waiters(&self) -> Option<&Arc<Waiters>> {
         self.head().waiters.get()?.as_ref()
     }
+}
+
+/// The first event of a set that is not a node yet, given that one has happened before.
+pub(crate) fn first_event(entries: &[Entry], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
+    let (_, verdict) = earliest(entries, || None, deadline)?;
+    event_of(verdict, entries, deadline)
+}
+
+fn event_of(verdict: u32, entries: &[Entry], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
+    if verdict == DEADLINE {
+        return deadline.map(|deadline| (deadline.moment(), deadline.err.clone()));
+    }
+    let entry = &entries[(verdict - FIRST_ENTRY) as usize];
+    entry.node.find(entry.name.as_ref()).map(Found::event)
+}
+
+/// The earliest event of a set, and the verdict that names it, once one has been seen (N2).
+///
+/// The first walk completes every mark it finds. The fence pairs with the one in `Cell::complete`: a mark that the
+/// second walk misses is timed after it, and so after each event that the first walk completed, or after the deadline
+/// that was seen to be reached.
+fn earliest<'a>(
+    entries: &'a [Entry],
+    own: impl Fn() -> Option<Found<'a>>,
+    deadline: Option<&Deadline>,
+) -> Option<(Moment, u32)> {
+    let mut first = None;
+    for _ in 0..2 {
+        first = None;
+        let mut consider = |moment: Moment, verdict| {
+            if first.is_none_or(|(earliest, _)| moment < earliest) {
+                first = Some((moment, verdict));
+            }
+        };
+        for (index, entry) in (FIRST_ENTRY..).zip(entries) {
+            if let Some(found) = entry.node.find(entry.name.as_ref()) {
+                consider(found.moment, index);
+            }
+        }
+        if let Some(own) = own() {
+            consider(own.moment, OWN);
+        }
+        // An event was seen, or the deadline was: where it is earlier than that event, it is reached.
+        if let Some(deadline) = deadline {
+            consider(deadline.moment(), DEADLINE);
+        }
+        fence(Ordering::SeqCst);
+    }
+    first
 }
 
 /// Keeps in `first` the earlier of two events; of the same one, what was found first, unless it stands behind.

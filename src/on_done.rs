@@ -1,7 +1,8 @@
 //! Callbacks: a callback is a waker.
 
 use std::fmt;
-use std::future::Future;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
@@ -9,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::context::Context;
-use crate::done::Registration;
+use crate::done::{Registration, Waiting};
 use crate::error::Error;
 use crate::node::Node;
 use crate::sync::{Mutex, unpoisoned};
@@ -148,15 +149,19 @@ impl Context {
         }
         let Some(node) = &self.node else { return OnDone { callback: Some(Arc::new(Never(Mutex::new(Some(f))))) } };
         // Before anything is registered, so that a panic leaves nothing behind.
-        let runtime = needs_runtime(node).then(|| {
-            Handle::try_current().expect(
+        let alarms = needs_runtime(node).then(|| {
+            let runtime = Handle::try_current().expect(
                 "on_done of a context with a deadline or a foreign signal needs a tokio runtime with time enabled",
-            )
+            );
+            (runtime, Waiting::for_alarms(self.clone()))
         });
         let callback = Arc::new(Callback { work: Mutex::new(Some((f, self.clone()))), registered: Mutex::new(None) });
-        let task = runtime.map(|runtime| runtime.spawn(run_later(self, &callback)).abort_handle());
         let mut registration = Registration::new(self.clone());
         registration.register(&Waker::from(Arc::clone(&callback)));
+        let task = alarms.map(|(runtime, alarms)| {
+            let callback = Arc::clone(&callback);
+            runtime.spawn(run_at_alarm(alarms, callback)).abort_handle()
+        });
         let registered = Registered { _registration: registration, task };
         *unpoisoned(callback.registered.lock()) = Some(registered);
         // Registered first, looked then: whoever finished it in between may have come too early to find us.
@@ -188,14 +193,15 @@ fn needs_runtime(node: &Node) -> bool {
     node.deadline().is_some() || node.sources().any(|(source, _)| source.is_signal())
 }
 
-/// What a deadline or a signal needs: somebody who waits.
-fn run_later<F: FnOnce(&Error) + Send + 'static>(
-    ctx: &Context,
-    callback: &Arc<Callback<F>>,
-) -> impl Future<Output = ()> + Send + 'static {
-    let (done, callback) = (ctx.done_owned(), Arc::clone(callback));
-    async move {
-        let err = done.await;
+/// What a deadline or a signal needs: somebody who waits. Where a source was first after all, its canceller is on its
+/// way to run the callback on its own thread.
+async fn run_at_alarm<F: FnOnce(&Error) + Send + 'static>(alarms: Waiting<Context>, callback: Arc<Callback<F>>) {
+    let ctx = alarms.ctx().clone();
+    let mut alarms = pin!(alarms);
+    let err = poll_fn(|cx| alarms.as_mut().poll(cx)).await;
+    let by_alarm = ctx.node.as_ref().is_some_and(Node::finished_by_alarm);
+    drop(ctx);
+    if by_alarm {
         callback.run(&err);
     }
 }

@@ -4,11 +4,13 @@
 //! it finishes at the same instant as what it relays. A gather links itself in at once and is told, so that a check
 //! of it is one load; the look that decides a verdict walks through it to every source that it stands for.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
+
+use smallvec::SmallVec;
 
 use crate::error::Name;
 use crate::node::{Deadline, Entry, Found, MAX_SOURCES, Node, Role, Set, earlier};
+use crate::release::in_turn;
 use crate::sync::{Arc, OnceLock, Ordering, fence};
 use crate::waiters::{Upstream, Waiters};
 
@@ -45,17 +47,28 @@ pub(crate) struct Gather {
     entries: Vec<Entry>,
     list: Arc<Waiters>,
     _upstream: Upstream,
+    /// The addresses of its entries.
+    members: HashSet<usize>,
     /// How many sources it stands for.
     leaves: usize,
 }
 
+/// How far up a list of gathers is searched for what a new one shares with it. Further up a source may stand twice,
+/// which costs memory, but never shows.
+const NEAR: usize = 16;
+
 impl Gather {
-    fn node(set: impl IntoIterator<Item = Entry>) -> Node {
-        let entries = one_list(set.into_iter().collect());
+    fn entry(set: Set) -> Entry {
+        let entries = one_list(set.into_vec());
+        if let [entry] = &entries[..] {
+            return entry.clone();
+        }
         let leaves = entries.iter().map(|entry| as_gather(&entry.node).map_or(1, |gather| gather.leaves)).sum();
+        let members = entries.iter().map(|entry| entry.node.address()).collect();
         let list = Waiters::new();
         let upstream = link(&entries, &list);
-        Node::new(Role::Gather(Box::new(Self { entries, list, _upstream: upstream, leaves })), Set::new(), None)
+        let gather = Self { entries, list, _upstream: upstream, members, leaves };
+        Entry { node: Node::new(Role::Gather(Box::new(gather)), Set::new(), None), name: None }
     }
 
     pub(crate) fn waiters(&self) -> &Arc<Waiters> {
@@ -71,14 +84,12 @@ impl Gather {
         if let Some(settled) = node.find_leaf(name) {
             return Some(settled);
         }
-        let told = self.is_told();
-        // Pairs with the fence in `Cell::complete`, as in `Node::decide`.
-        fence(Ordering::SeqCst);
-        let found = self.walk(name)?;
-        if told {
-            node.settle(found);
+        if self.is_told() && self.walk(None).is_some() {
+            // Every mark of the first walk is complete: as in `node::earliest`, the second finds what stays first.
+            fence(Ordering::SeqCst);
+            node.settle(self.walk(None)?);
         }
-        Some(found)
+        self.walk(name)
     }
 
     fn walk<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
@@ -107,23 +118,22 @@ fn as_gather(node: &Node) -> Option<&Gather> {
 
 /// The set as it is, or, where it has more than `most` sources, all of them gathered behind one. Signals stay.
 pub(crate) fn bounded(set: Set, most: usize) -> Set {
-    if set.len() <= most || set.iter().filter(|entry| !entry.node.is_signal()).count() <= most {
+    let fits = |set: &Set| set.len() <= most || set.iter().filter(|entry| !entry.node.is_signal()).count() <= most;
+    if fits(&set) {
         return set;
     }
-    let (signals, rest): (Set, Vec<Entry>) = {
-        let (signals, rest): (Vec<_>, Vec<_>) = set.into_iter().partition(|entry| entry.node.is_signal());
-        (signals.into(), rest)
-    };
-    let gather = Gather::node(expanded(rest.into()));
-    std::iter::once(Entry { node: gather, name: None }).chain(signals).collect()
+    // Relays of the same sources count once.
+    let set = expanded(set);
+    if fits(&set) {
+        return set;
+    }
+    let (signals, rest): (Set, Set) = set.into_iter().partition(|entry| entry.node.is_signal());
+    std::iter::once(Gather::entry(rest)).chain(signals).collect()
 }
 
 /// The set with what they relay in the place of relays.
 fn expanded(set: Set) -> Set {
-    if !set.iter().any(|entry| matches!(entry.node.role(), Role::Relay(_))) {
-        return set;
-    }
-    let mut out = Vec::with_capacity(set.len());
+    let mut out = Set::new();
     for entry in set {
         if matches!(entry.node.role(), Role::Relay(_)) {
             let above = entry.node.entries().iter().filter(|above| !above.node.is_signal());
@@ -132,13 +142,37 @@ fn expanded(set: Set) -> Set {
             out.push(entry);
         }
     }
-    deduplicated(out).into()
+    deduplicate(&mut out);
+    out
 }
 
-pub(crate) fn deduplicated(mut entries: Vec<Entry>) -> Vec<Entry> {
-    let mut seen = HashSet::with_capacity(entries.len());
-    entries.retain(|entry| seen.insert(entry.node.address()));
-    entries
+/// Keeps the first of each; without an allocation for as many as most sets have.
+fn deduplicate(entries: &mut Set) {
+    let mut few = SmallVec::<[usize; 2 * MAX_SOURCES]>::new();
+    let mut many = HashSet::new();
+    entries.retain(|entry| {
+        let address = entry.node.address();
+        if few.len() < few.inline_size() {
+            let new = !few.contains(&address);
+            if new {
+                few.push(address);
+            }
+            return new;
+        }
+        !few.contains(&address) && many.insert(address)
+    });
+}
+
+/// The name under which a relay, or a gather as far as it is searched, has `source` among those it stands for.
+pub(crate) fn stands_for<'a>(node: &'a Node, source: &Node) -> Option<Option<&'a Name>> {
+    let found = match node.role() {
+        Role::Relay(_) => node.entries().iter().find(|entry| entry.node.same(source)),
+        Role::Gather(gather) if gather.members.contains(&source.address()) => {
+            gather.entries.iter().find(|entry| entry.node.same(source))
+        }
+        _ => None,
+    };
+    found.map(|entry| entry.name.as_ref())
 }
 
 impl Entry {
@@ -148,24 +182,27 @@ impl Entry {
     }
 }
 
-/// Keeps the largest gather among the entries, and takes apart what the others do not share with it.
+/// Keeps the largest gather among the entries, takes apart what the others do not share with it, and leaves out what
+/// stands after it and is in it already.
 fn one_list(entries: Vec<Entry>) -> Vec<Entry> {
-    let gathers = || entries.iter().filter_map(|entry| as_gather(&entry.node).map(|gather| (entry, gather)));
-    if gathers().count() < 2 {
-        return deduplicated(entries);
-    }
-    let Some((kept, _)) = gathers().max_by_key(|(_, gather)| gather.leaves) else { return entries };
-    let kept = kept.node.clone();
-    let shared: HashSet<usize> = list_of(&kept).map(Node::address).collect();
-    let mut out = Vec::new();
+    let gathers = entries.iter().filter_map(|entry| as_gather(&entry.node).map(|gather| (entry, gather)));
+    let largest = gathers.max_by_key(|(_, gather)| gather.leaves);
+    let Some(kept) = largest.map(|(entry, _)| entry.node.clone()) else { return entries };
+    let near: Vec<&Node> = list_of(&kept).take(NEAR).collect();
+    let mut out = Set::new();
+    let mut passed = false;
     for entry in &entries {
-        if as_gather(&entry.node).is_none() || entry.node.same(&kept) {
+        if entry.node.same(&kept) {
             out.push(entry.clone());
-        } else {
-            take_apart(entry, &shared, &mut out);
+            passed = true;
+        } else if as_gather(&entry.node).is_some() {
+            take_apart(entry, &near, passed, &mut out);
+        } else if !(passed && is_in(&near, &entry.node)) {
+            out.push(entry.clone());
         }
     }
-    deduplicated(out)
+    deduplicate(&mut out);
+    out.into_vec()
 }
 
 /// A gather and those above it.
@@ -175,20 +212,25 @@ fn list_of(node: &Node) -> impl Iterator<Item = &Node> {
     })
 }
 
-/// Appends the sources of a gather in their order, up to the first gather that is `shared`.
-fn take_apart(entry: &Entry, shared: &HashSet<usize>, out: &mut Vec<Entry>) {
+fn is_in(gathers: &[&Node], source: &Node) -> bool {
+    let address = source.address();
+    gathers.iter().filter_map(|node| as_gather(node)).any(|gather| gather.members.contains(&address))
+}
+
+/// Appends the sources of a gather in their order, but what is in those that are kept. Before the kept one has been
+/// `passed` all of them are needed where they come with a name, because the earlier argument's counts.
+fn take_apart(entry: &Entry, kept: &[&Node], passed: bool, out: &mut Set) {
     let mut behind = Vec::new();
     let mut level = Some(entry.clone());
     while let Some(entry) = level.take() {
-        let Some(gather) = as_gather(&entry.node).filter(|_| !shared.contains(&entry.node.address())) else { break };
+        let shared = (passed || entry.name.is_none()) && kept.iter().any(|kept| kept.same(&entry.node));
+        let Some(gather) = as_gather(&entry.node).filter(|_| !shared) else { break };
         let mut after = Vec::new();
         for above in gather.entries.iter().map(|above| above.named(entry.name.as_ref())) {
             if as_gather(&above.node).is_some() {
                 level = Some(above);
-            } else if level.is_none() {
-                out.push(above);
-            } else {
-                after.push(above);
+            } else if !(passed && is_in(kept, &above.node)) {
+                if level.is_none() { out.push(above) } else { after.push(above) }
             }
         }
         behind.push(after);
@@ -200,39 +242,6 @@ fn take_apart(entry: &Entry, shared: &HashSet<usize>, out: &mut Vec<Entry>) {
 /// deep as contexts were derived.
 impl Drop for Gather {
     fn drop(&mut self) {
-        thread_local! {
-            static LATER: RefCell<Option<Vec<Vec<Entry>>>> = const { RefCell::new(None) };
-        }
-        /// Ends the round also when a foreign drop panics.
-        struct Round;
-        impl Drop for Round {
-            fn drop(&mut self) {
-                let rest = LATER.with(RefCell::take);
-                drop(rest);
-            }
-        }
-
-        let entries = std::mem::take(&mut self.entries);
-        let mut mine = Some(entries);
-        let begun = LATER.try_with(|later| {
-            let mut later = later.borrow_mut();
-            match &mut *later {
-                Some(round) => {
-                    round.extend(mine.take());
-                    false
-                }
-                None => {
-                    *later = Some(Vec::new());
-                    true
-                }
-            }
-        });
-        if begun == Ok(true) {
-            let _round = Round;
-            while let Some(entries) = mine.take() {
-                drop(entries);
-                mine = LATER.with_borrow_mut(|later| later.as_mut().and_then(Vec::pop));
-            }
-        }
+        in_turn(std::mem::take(&mut self.entries));
     }
 }

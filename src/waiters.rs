@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use slab::Slab;
 
+use crate::release::in_turn;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, unpoisoned};
 
 pub(crate) type Key = usize;
@@ -118,7 +119,7 @@ impl Waiters {
                 lists.extend(below.into_iter().map(|(_, list)| list));
             }
         }
-        drop(gone);
+        in_turn(gone);
     }
 
     /// One of the links above is gone; true for the last.
