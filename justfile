@@ -19,7 +19,7 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --document-private-items
 
-# The models of tests/loom.rs, through every interleaving of up to two preemptions.
+# The models of tests/loom.rs, through every interleaving of up to three preemptions.
 loom:
     RUSTFLAGS="--cfg context_merge_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test loom
 

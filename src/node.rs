@@ -123,8 +123,8 @@ impl Cell {
     }
 
     fn state(&self) -> u8 {
-        // Acquire: pairs with the stores in `mark` and `preset`, so that the error is there. loom tries more
-        // interleavings of a read-modify-write than of a load.
+        // Acquire: pairs with the swaps in `mark` and `preset`, so that the error is there. loom tries more
+        // interleavings of a read-modify-write than of a load, if all writes are such too.
         if cfg!(context_merge_loom) {
             self.state.fetch_or(QUIET, Ordering::AcqRel)
         } else {
@@ -139,7 +139,7 @@ impl Cell {
     /// Marks and times the source (N1). False if it was marked before; even then its event is complete on return.
     pub(crate) fn mark(&self, err: Error) -> bool {
         let first = self.err.set(err).is_ok();
-        self.state.store(FIRED, Ordering::Release);
+        self.state.swap(FIRED, Ordering::AcqRel);
         self.complete();
         first
     }
@@ -163,7 +163,7 @@ impl Cell {
         self.seq.store(moment.1, Ordering::Relaxed);
         self.ticks.store(moment.0, Ordering::Relaxed);
         // Release: pairs with `state`, and publishes the three above.
-        self.state.store(FIRED, Ordering::Release);
+        self.state.swap(FIRED, Ordering::AcqRel);
     }
 }
 

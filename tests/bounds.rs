@@ -71,6 +71,11 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| merge(&a, &child)), 0);
     assert_eq!(count(|| merge(&a, &timeout)), 0);
     assert_eq!(count(|| any_of((0..100).map(|i| if i % 2 == 0 { &a } else { &child }))), 0);
+    assert_eq!(count(|| a.relay().relay()), 2);
+    assert_eq!(count(|| merge(a.relay(), &a)), 1, "the relay alone");
+    assert_eq!(count(|| merge(&a, a.relay())), 1);
+    let twenty = any_of((0..20).map(|_| live().0).chain([a.clone()]));
+    assert_eq!(count(|| merge(&twenty, &a)), 0);
     assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
     assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
     assert_eq!(count(|| (a.without_cancel(), a.with_values_of(&b), Context::background().relay())), 0);
@@ -152,6 +157,52 @@ fn ten_million_unobserved_merges_leave_nothing() {
         assert!(!merge(&request, &root).is_done());
     }
     assert_eq!(bytes_held(), before);
+}
+
+/// Rule 9 past eight sources: what is in already does not add up.
+#[test]
+fn merging_the_same_again_does_not_grow() {
+    let sources: Vec<_> = (0..20).map(|_| live()).collect();
+    let mut all = any_of(sources.iter().map(|(ctx, _)| ctx));
+    let mut relayed = sources[0].0.clone();
+    let step = |all: &mut Context, relayed: &mut Context, i: usize| {
+        *all = merge(&*all, &sources[i % 20].0);
+        *relayed = merge(&*relayed, sources[0].0.relay());
+    };
+    (0..100).for_each(|i| step(&mut all, &mut relayed, i));
+    let before = bytes_held();
+    (0..10_000).for_each(|i| step(&mut all, &mut relayed, i));
+    assert!(bytes_held() - before < 16 << 10, "{}", bytes_held() - before);
+}
+
+/// Rule 23: also at the end of a thread, when thread-locals are being dropped.
+#[test]
+fn a_deep_context_in_a_thread_local() {
+    thread_local! {
+        static DEEP: std::cell::RefCell<Context> = std::cell::RefCell::new(Context::background());
+    }
+    on_a_small_stack(|| {
+        DEEP.set(Context::background());
+        let mut ctx = Context::background();
+        for _ in 0..200_000 {
+            ctx = ctx.with_cancel().0;
+        }
+        DEEP.set(ctx);
+    });
+}
+
+/// Rule 23: callbacks that each hold the canceller of the next, let go from the first on.
+#[test]
+fn a_chain_of_callbacks_let_go() {
+    on_a_small_stack(|| {
+        let (mut ctx, first) = live();
+        for _ in 0..200_000 {
+            let (next, canceller) = live();
+            ctx.on_done(move |_| drop(canceller)).detach();
+            ctx = next;
+        }
+        drop(first);
+    });
 }
 
 /// Rule 22: a crowd that has waited and gone gives its memory back.

@@ -64,6 +64,22 @@ async fn a_merge_of_finished_contexts_has_the_earliest_error() {
     assert_eq!(merge(&c, &deadline).err().unwrap().cause().unwrap().to_string(), "deadline");
 }
 
+/// Rules 2 and 8: inputs that finish while they are collected are told in their own order.
+#[tokio::test(start_paused = true)]
+async fn inputs_that_finish_while_they_are_collected() {
+    let (a, cancel_a) = Context::background().with_cancel();
+    let (b, cancel_b) = Context::background().with_cancel();
+    let before = merge(&a, &b);
+    let collected = any_of(std::iter::once(a.clone()).chain(std::iter::once_with(|| {
+        cancel_a.cancel_with("a");
+        cancel_b.cancel_with("b");
+        b.clone()
+    })));
+    for ctx in [&before, &collected] {
+        assert_eq!(ctx.err().unwrap().cause().unwrap().to_string(), "a");
+    }
+}
+
 /// Rule 9.
 #[test]
 fn identities_and_duplicates() {
@@ -183,6 +199,25 @@ async fn names() {
     advance(SECOND).await;
     assert_eq!(timeout.err().unwrap().to_string(), "context deadline exceeded (limit)");
     assert!(!Context::background().named("nothing to name").is_done());
+}
+
+/// Rule 14 past eight sources: who looks first does not name the error for others, and of two names for a whole crowd
+/// the earlier argument's counts, however the crowds are nested.
+#[test]
+fn names_of_crowds() {
+    let origin = |ctx: &Context| ctx.err().and_then(|err| err.origin().map(str::to_owned));
+    let sources: Vec<_> = (0..20).map(|_| Context::background().with_cancel()).collect();
+    let crowd = any_of(sources.iter().map(|(ctx, _)| ctx));
+    let (y, z) = (crowd.named("y"), crowd.named("z"));
+    let with =
+        |first: &Context, others: usize| any_of(std::iter::once(first.clone()).chain((0..others).map(|_| live())));
+    let (small, large) = (with(&y, 9), with(&z, 41));
+    let nested = any_of([&small, &large].into_iter().cloned().chain((0..8).map(|_| live())));
+    let nested_the_other_way = any_of([&large, &small].into_iter().cloned().chain((0..8).map(|_| live())));
+    assert!(sources[3].1.cancel());
+    let origins = [&y, &crowd, &z, &merge(&small, &large), &nested, &nested_the_other_way].map(origin);
+    let origins = origins.each_ref().map(Option::as_deref);
+    assert_eq!(origins, [Some("y"), None, Some("z"), Some("y"), Some("y"), Some("z")]);
 }
 
 /// Rule 15: dropping is not a cancel, and a context is cancellable while a clone of its canceller lives.

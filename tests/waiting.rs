@@ -268,6 +268,21 @@ fn a_callback_that_ran_is_gone_from_all_sources() {
     assert_eq!(Arc::strong_count(&token), 1);
 }
 
+/// Rule 19: with a deadline too it is the canceller's thread that runs it, before `cancel` returns.
+#[test]
+fn a_cancel_runs_callbacks_of_contexts_with_deadlines() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    for _ in 0..200 {
+        let (ctx, canceller) = Context::background().with_cancel();
+        let (send, receive) = mpsc::channel();
+        let on_done = ctx.with_timeout(SECOND * 60).on_done(move |_| send.send(thread::current().id()).unwrap());
+        canceller.cancel();
+        assert_eq!(receive.try_recv(), Ok(thread::current().id()));
+        drop(on_done);
+    }
+}
+
 /// Rule 19: a deadline runs it on the runtime.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_runs_callbacks() {
@@ -311,6 +326,8 @@ fn a_deadline_without_a_runtime_panics_with_a_reason() {
     assert!(said.contains("needs a tokio runtime with time enabled"), "{said}");
     let no_time = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let said = message(&mut || drop(no_time.block_on(ctx.done())));
+    assert!(said.contains("enable_time"), "{said}");
+    let said = message(&mut || drop(no_time.block_on(async { ctx.on_done(|_| {}) })));
     assert!(said.contains("enable_time"), "{said}");
     assert_eq!(Arc::strong_count(&waker), 1);
 }
@@ -409,6 +426,49 @@ async fn foreign_signals_wake() {
     assert!(foreign.err().unwrap().is_cancelled());
     let late = Context::from_signal(Manual { deadline: signal.deadline, ..Manual::default() });
     assert!(late.err().unwrap().is_deadline_exceeded());
+}
+
+/// Rule 17: a signal whose first `done` panics is asked again at the next poll.
+#[test]
+fn a_panic_in_a_first_poll_loses_no_wake_up() {
+    #[derive(Clone, Default)]
+    struct Flaky(Manual, Arc<AtomicUsize>);
+    impl Signal for Flaky {
+        fn err(&self) -> Option<Error> {
+            self.0.err()
+        }
+        fn done(&self) -> Pin<Box<dyn Future<Output = Error> + Send>> {
+            assert!(self.1.fetch_add(1, Ordering::SeqCst) > 0, "the first time");
+            self.0.done()
+        }
+    }
+    let signal = Flaky::default();
+    let ctx = merge(live(), Context::from_signal(signal.clone()));
+    let waker = Counting::new();
+    let mut done = pin!(ctx.done());
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(done.as_mut(), &waker).is_pending()));
+    assert!(panic.is_err());
+    assert!(poll(done.as_mut(), &waker).is_pending());
+    signal.0.set(Some(Error::cancelled()));
+    assert_eq!(waker.woken(), 1);
+    assert!(poll(done.as_mut(), &waker).is_ready());
+    assert_eq!(signal.1.load(Ordering::SeqCst), 2, "once for each wait that was begun");
+}
+
+/// Rule 16: a deadline just inside what an instant can hold.
+#[tokio::test(start_paused = true)]
+async fn the_last_representable_deadline_can_be_awaited() {
+    let now = Instant::now();
+    let (mut most, mut step) = (Duration::ZERO, Duration::from_secs(1 << 62));
+    while !step.is_zero() {
+        match most.checked_add(step).filter(|more| now.checked_add(*more).is_some()) {
+            Some(more) => most = more,
+            None => step /= 2,
+        }
+    }
+    let ctx = Context::background().with_timeout(most);
+    assert!(ctx.deadline().is_some());
+    assert!(poll(pin!(ctx.done()), &Counting::new()).is_pending());
 }
 
 /// `until`: one task, ended when nobody can see it any more; a registered callback sees it.
