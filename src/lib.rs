@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod canceller;
+mod cell;
 mod context;
 mod done;
 mod error;

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use crate::cell::Moment;
 use crate::context::Context;
 use crate::error::{Error, Name};
-use crate::node::{Deadline, Entry, MAX_SOURCES, Moment, Node, Role, Set, first_event};
+use crate::node::{Deadline, Entry, MAX_SOURCES, Node, Role, Set, first_event};
 use crate::relay::{bounded, stands_for};
 
 /// A context that finishes when either input does, with the earlier deadline, and the error of the input that was

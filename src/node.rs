@@ -11,25 +11,17 @@
 //!     most one gather. So a look walks at most: entry, relay, list of gathers.
 //! N5. A signal is never behind a relay or a gather: whoever waits has to poll it.
 //! N6. Nothing above holds what is below, but for lists of waiters, which hold wakers and lists.
-//!
-//! | state | meaning | next |
-//! |---|---|---|
-//! | `QUIET` | a source of our own, not marked | `FIRED` by cancel |
-//! | `ASK` | look further: a signal, an `until`, a relay, a gather | `FIRED` when a signal was seen, a gather settled |
-//! | `FIRED` | marked: `cell` holds the error | none |
 
 use std::cmp::Ordering as Order;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::cell::{ASK, Cell, FIRED, Moment, QUIET};
 use crate::error::{Error, Name};
 use crate::relay::{Gather, Relay};
 use crate::signal::{Signal, Until};
-use crate::sync::{
-    Arc, AtomicU8, AtomicU32, AtomicU64, BEFORE_ALL_CANCELS, OnceLock, Ordering, Shared, fence, next_in_sequence, now,
-    ticks,
-};
+use crate::sync::{Arc, AtomicU32, BEFORE_ALL_CANCELS, OnceLock, Ordering, Shared, fence, now, ticks};
 use crate::waiters::Waiters;
 
 /// A set of sources on the way into a node.
@@ -39,19 +31,11 @@ pub(crate) type Set = SmallVec<[Entry; MAX_SOURCES]>;
 /// that its models reach the edge.
 pub(crate) const MAX_SOURCES: usize = if cfg!(context_merge_loom) { 2 } else { 8 };
 
-const QUIET: u8 = 0;
-const FIRED: u8 = 1;
-const ASK: u8 = 2;
-
 /// What finished a node; what is larger than `FIRST_ENTRY` is the index of an entry.
 const LIVE: u32 = 0;
 const DEADLINE: u32 = 1;
 const OWN: u32 = 2;
 const FIRST_ENTRY: u32 = 3;
-
-/// When an event happened: its ticks, then its number in sequence. Neither is zero, which stands for unknown; a
-/// deadline has the number that comes before all cancels.
-pub(crate) type Moment = (u64, u64);
 
 #[derive(Clone)]
 pub(crate) struct Node(Shared<Head, Entry>);
@@ -105,80 +89,10 @@ impl Deadline {
     }
 }
 
-/// The event of a source.
-pub(crate) struct Cell {
-    err: OnceLock<Error>,
-    seq: AtomicU64,
-    ticks: AtomicU64,
-    state: AtomicU8,
-}
-
-impl Cell {
-    pub(crate) fn new(state: u8) -> Self {
-        Self { err: OnceLock::new(), seq: AtomicU64::new(0), ticks: AtomicU64::new(0), state: AtomicU8::new(state) }
-    }
-
-    pub(crate) fn quiet() -> Self {
-        Self::new(QUIET)
-    }
-
-    fn state(&self) -> u8 {
-        // Acquire: pairs with the swaps in `mark` and `preset`, so that the error is there. loom tries more
-        // interleavings of a read-modify-write than of a load, if all writes are such too.
-        if cfg!(context_merge_loom) {
-            self.state.fetch_or(QUIET, Ordering::AcqRel)
-        } else {
-            self.state.load(Ordering::Acquire)
-        }
-    }
-
-    pub(crate) fn is_fired(&self) -> bool {
-        self.state() == FIRED
-    }
-
-    /// Marks and times the source (N1). False if it was marked before; even then its event is complete on return.
-    pub(crate) fn mark(&self, err: Error) -> bool {
-        let first = self.err.set(err).is_ok();
-        self.state.swap(FIRED, Ordering::AcqRel);
-        self.complete();
-        first
-    }
-
-    /// The time of a marked source, which this sets where the one that marked it has not come to it.
-    fn complete(&self) -> Moment {
-        // Acquire: pairs with the exchanges below.
-        let known = (self.ticks.load(Ordering::Acquire), self.seq.load(Ordering::Acquire));
-        if known.0 != 0 && known.1 != 0 {
-            return known;
-        }
-        // Pairs with the fence in `decide`: a look whose fence comes after this one sees the mark.
-        fence(Ordering::SeqCst);
-        let seq = set_once(&self.seq, next_in_sequence());
-        let ticks = set_once(&self.ticks, ticks(now()));
-        (ticks, seq)
-    }
-
-    fn preset(&self, moment: Moment, err: Error) {
-        let _ = self.err.set(err);
-        self.seq.store(moment.1, Ordering::Relaxed);
-        self.ticks.store(moment.0, Ordering::Relaxed);
-        // Release: pairs with `state`, and publishes the three above.
-        self.state.swap(FIRED, Ordering::AcqRel);
-    }
-}
-
-fn set_once(cell: &AtomicU64, value: u64) -> u64 {
-    // AcqRel and Acquire: pair with each other and with the loads in `complete`.
-    match cell.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => value,
-        Err(known) => known,
-    }
-}
-
 /// An event found at or above a node.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'a> {
-    pub(crate) moment: Moment,
+    moment: Moment,
     cell: &'a Cell,
     name: Option<&'a Name>,
     /// Whether it stands behind the gather in a list of gathers, and so behind what is found further up.
@@ -195,7 +109,7 @@ impl Found<'_> {
     }
 
     pub(crate) fn err(&self) -> Error {
-        let err = self.cell.err.get().expect("a marked source has its error").clone();
+        let err = self.cell.err().expect("a marked source has its error").clone();
         err.or_named(self.name)
     }
 }

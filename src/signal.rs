@@ -7,9 +7,10 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::cell::Cell;
 use crate::context::Context;
 use crate::error::{Error, prepare_deadline};
-use crate::node::{Cell, Deadline, Node, Role, Set};
+use crate::node::{Deadline, Node, Role, Set};
 use crate::sync::Arc;
 use crate::value::Values;
 use crate::waiters::Waiters;
