@@ -30,11 +30,7 @@ use crate::relay::{bounded, stands_for};
 /// assert!(!request.is_done());
 /// ```
 pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context {
-    let (primary, other) = (primary.into(), other.into());
-    let mut union = Union::default();
-    union.add(primary.node.as_ref());
-    union.add(other.node.as_ref());
-    Context { node: union.into_node(), values: primary.values }
+    any_of([primary.into(), other.into()])
 }
 
 /// [`merge`] of any number of contexts: the first is the primary. Without inputs it is the

@@ -253,32 +253,18 @@ impl Node {
     }
 
     /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late.
-    fn stirs(&self) -> bool {
+    pub(crate) fn stirs(&self) -> bool {
         match self.head().cell.state() {
             QUIET => return false,
             FIRED => return true,
             _ => {}
         }
         match self.role() {
-            Role::Signal(signal) => match signal.err() {
-                Some(err) => {
-                    self.head().cell.mark(err);
-                    true
-                }
-                None => false,
-            },
+            Role::Signal(signal) => signal.err().map(|err| self.signalled(err)).is_some(),
             Role::Until(until) => until.cell().is_fired(),
             Role::Relay(_) => self.entries().iter().any(|entry| entry.node.stirs()),
             Role::Gather(gather) => gather.is_told(),
             Role::Plain | Role::Source | Role::Finished => false,
-        }
-    }
-
-    /// Whether a source here has been marked; unlike `stirs` this asks no signal.
-    pub(crate) fn has_fired(&self) -> bool {
-        match self.role() {
-            Role::Signal(_) => self.head().cell.is_fired(),
-            _ => self.stirs(),
         }
     }
 
@@ -326,7 +312,7 @@ impl Node {
         }
     }
 
-    /// The signal's own future has finished with `err`.
+    /// The signal was seen to have happened: by a look, or by its own future.
     pub(crate) fn signalled(&self, err: Error) {
         self.head().cell.mark(err);
     }
@@ -345,13 +331,13 @@ impl Node {
                 let _ = upstream.set(Box::new(Relay::connect(self, &list)));
             }
         }
-        self.head().waiters.get()?.as_ref()
+        self.existing_waiters()
     }
 
     /// Nothing can register from now on; gives what has.
     pub(crate) fn close(&self) -> Option<&Arc<Waiters>> {
         let _ = self.head().waiters.set(None);
-        self.head().waiters.get()?.as_ref()
+        self.existing_waiters()
     }
 
     /// The list, if there is one, without making it.

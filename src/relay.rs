@@ -33,9 +33,9 @@ impl Relay {
 
 /// Links first and looks then: what fired in between is told here, by whoever made the links.
 fn link(entries: &[Entry], list: &Arc<Waiters>) -> Upstream {
-    let above = entries.iter().filter(|entry| !entry.node.is_signal());
-    let upstream = Upstream::connect(list, above.filter_map(|entry| entry.node.waiters().cloned()));
-    if entries.iter().any(|entry| entry.node.has_fired()) {
+    let mut above = entries.iter().map(|entry| &entry.node).filter(|node| !node.is_signal());
+    let upstream = Upstream::connect(list, above.clone().filter_map(|node| node.waiters().cloned()));
+    if above.any(Node::stirs) {
         list.fire();
     }
     Upstream::connected(list);
