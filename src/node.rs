@@ -27,9 +27,9 @@ use crate::waiters::Waiters;
 /// A set of sources on the way into a node.
 pub(crate) type Set = SmallVec<[Entry; MAX_SOURCES]>;
 
-/// How many sources a node names before the older ones are gathered; signals do not count (N5). Under loom so few
-/// that its models reach the edge.
-pub(crate) const MAX_SOURCES: usize = if cfg!(context_merge_loom) { 2 } else { 8 };
+/// How many sources a node names before the older ones are gathered; signals do not count (N5). Under a
+/// model checker so few that small programs reach the edge.
+pub(crate) const MAX_SOURCES: usize = if cfg!(any(context_merge_loom, context_merge_shuttle)) { 2 } else { 8 };
 
 /// What finished a node; what is larger than `FIRST_ENTRY` is the index of an entry.
 const LIVE: u32 = 0;

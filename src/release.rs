@@ -4,12 +4,14 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 
+use crate::sync::thread_local;
+
 type Held = Box<dyn Any>;
 
 thread_local! {
     /// What waits for its turn, while something is let go on this thread. Nothing is in here outside of that, so it
     /// needs no destructor, and is there for the destructors of other thread-locals.
-    static LATER: ManuallyDrop<RefCell<Option<Vec<Held>>>> = const { ManuallyDrop::new(RefCell::new(None)) };
+    static LATER: ManuallyDrop<RefCell<Option<Vec<Held>>>> = ManuallyDrop::new(RefCell::new(None));
 }
 
 /// Drops `held`, after what is being dropped in this way already.

@@ -1,4 +1,4 @@
-//! The only place that chooses between std and loom, and the crate's clock.
+//! The only place that chooses between std, loom and shuttle, and the crate's clock.
 
 use std::sync::{LockResult, PoisonError};
 use std::time::Duration;
@@ -6,25 +6,29 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 #[cfg(context_merge_loom)]
-pub(crate) use loom::sync::{
+use loom as threads;
+#[cfg(context_merge_shuttle)]
+use shuttle as threads;
+#[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
+use std as threads;
+
+#[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
+pub(crate) use std::sync::OnceLock;
+pub(crate) use threads::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
-#[cfg(not(context_merge_loom))]
-pub(crate) use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
-};
+pub(crate) use threads::thread_local;
 
-/// As std's, with what it orders told to loom.
-#[cfg(context_merge_loom)]
+/// As std's, with what it orders told to loom, and a place for shuttle to switch.
+#[cfg(any(context_merge_loom, context_merge_shuttle))]
 pub(crate) struct OnceLock<T> {
     setting: Mutex<()>,
     ready: AtomicBool,
     cell: std::sync::OnceLock<T>,
 }
 
-#[cfg(context_merge_loom)]
+#[cfg(any(context_merge_loom, context_merge_shuttle))]
 impl<T> OnceLock<T> {
     pub(crate) fn new() -> Self {
         Self { setting: Mutex::new(()), ready: AtomicBool::new(false), cell: std::sync::OnceLock::new() }
@@ -113,10 +117,10 @@ pub(crate) fn unpoisoned<G>(locked: LockResult<G>) -> G {
 /// Where every event that is not a cancel stands in sequence.
 pub(crate) const BEFORE_ALL_CANCELS: u64 = 1;
 
-#[cfg(not(context_merge_loom))]
+#[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
 static SEQUENCE: AtomicU64 = AtomicU64::new(BEFORE_ALL_CANCELS + 1);
-#[cfg(context_merge_loom)]
-loom::lazy_static! {
+#[cfg(any(context_merge_loom, context_merge_shuttle))]
+threads::lazy_static! {
     static ref SEQUENCE: AtomicU64 = AtomicU64::new(BEFORE_ALL_CANCELS + 1);
 }
 
