@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crate::release::Panics;
+
 type AnyLink = Link<dyn Any + Send + Sync>;
 
 /// A link and its value in one allocation, whatever the value's type.
@@ -50,9 +52,13 @@ impl<T: ?Sized> Drop for Link<T> {
 }
 
 /// Lets a list go link by link. `Link::drop` finds nothing to do for a link whose parent was taken here; where two
-/// threads let go of the last two handles of a link at once, the later of them goes on from there.
+/// threads let go of the last two handles of a link at once, the later of them goes on from there. A value whose drop
+/// panics does not keep the others from being dropped.
 fn release(mut next: Option<Arc<AnyLink>>) {
+    let mut panics = Panics::default();
     while let Some(mut link) = next {
         next = Arc::get_mut(&mut link).and_then(|link| link.parent.take());
+        panics.catch(|| drop(link));
     }
+    panics.resume();
 }

@@ -5,13 +5,11 @@
 //! W3. When a source fires, all lists below it are closed and told before the first waker runs.
 //! W4. A link from below is counted in the lower list's `upstream`; the list is abandoned with the last of them.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 use slab::Slab;
 
-use crate::release::in_turn;
+use crate::release::{Panics, in_turn};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, unpoisoned};
 
 pub(crate) type Key = usize;
@@ -119,7 +117,7 @@ impl Waiters {
                 lists.extend(below.into_iter().map(|(_, list)| list));
             }
         }
-        in_turn(gone);
+        in_turn(gone.into_iter().flatten());
     }
 
     /// One of the links above is gone; true for the last.
@@ -137,23 +135,11 @@ fn shrink<T>(slots: &mut Slab<T>) {
 }
 
 fn wake_all(ready: Vec<Slab<Waker>>) {
-    let mut first: Option<Box<dyn Any + Send>> = None;
+    let mut panics = Panics::default();
     for (_, waker) in ready.into_iter().flatten() {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-            match first {
-                None => first = Some(panic),
-                // Its drop is foreign code too, and nobody is left to catch what that would throw.
-                Some(_) => std::mem::forget(panic),
-            }
-        }
+        panics.catch(|| waker.wake());
     }
-    if let Some(panic) = first {
-        if std::thread::panicking() {
-            std::mem::forget(panic);
-        } else {
-            resume_unwind(panic);
-        }
-    }
+    panics.resume();
 }
 
 /// The links of a relay's list into the lists above it, undone on drop.
