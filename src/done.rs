@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::context::Context;
 use crate::error::Error;
 use crate::node::{MAX_SOURCES, Node, Role};
+use crate::release::Panics;
 use crate::sync::now;
 use crate::waiters::Key;
 
@@ -56,6 +57,8 @@ impl<C: Borrow<Context>> Registration<C> {
     /// was closed before we came was marked before that, and the look sees it.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            // Known again only when it is in all lists: a foreign panic may come in between.
+            drop(self.waker.take());
             if let Some(err) = self.ctx().err() {
                 self.stop();
                 return Poll::Ready(err);
@@ -116,22 +119,26 @@ impl<C: Borrow<Context>> Registration<C> {
         }
     }
 
-    /// Takes everything out again.
+    /// Takes everything out again, also where a waker or the future of a signal panics when it is dropped.
     fn stop(&mut self) {
         if self.progress == Progress::Nothing {
             return;
         }
         self.progress = Progress::Nothing;
+        let mut panics = Panics::default();
         let keys = std::mem::take(&mut self.keys);
         if let Some(node) = &self.ctx.borrow().node {
             for (source, key) in listed(node).zip(keys) {
                 if let (Some(list), Some(key)) = (source.existing_waiters(), key) {
-                    list.deregister(key);
+                    panics.catch(|| list.deregister(key));
                 }
             }
         }
-        self.waker = None;
-        self.signals.clear();
+        panics.catch(|| self.waker = None);
+        for signal in self.signals.drain(..) {
+            panics.catch(|| drop(signal));
+        }
+        panics.resume();
     }
 }
 
