@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::done::{Registration, Waiting};
 use crate::error::Error;
 use crate::node::Node;
+use crate::release::Panics;
 use crate::sync::{Mutex, unpoisoned};
 
 /// A registered callback; made by [`Context::on_done`]. Dropping it is [`stop`](Self::stop).
@@ -90,8 +91,11 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
 
     fn run(&self, err: &Error) {
         if let Some((callback, ctx)) = self.take() {
-            drop(ctx);
-            callback(err);
+            let mut panics = Panics::default();
+            // The last handle of a context may drop foreign values.
+            panics.catch(|| drop(ctx));
+            panics.catch(|| callback(err));
+            panics.resume();
         }
     }
 
