@@ -4,10 +4,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::sync::{Arc, mpsc};
+use std::task::{Context as TaskContext, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::time::Duration;
+
+use context_merge::{Canceller, Context, any_of};
 
 /// A waker that counts how often it was woken; its reference count tells where it is still registered.
 #[derive(Default)]
@@ -45,6 +49,110 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Calling<F> {
 
 pub fn calling(f: impl Fn() + Send + Sync + 'static) -> Waker {
     Waker::from(Arc::new(Calling(f)))
+}
+
+/// Polls once with any waker.
+pub fn poll_with<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut TaskContext::from_waker(waker))
+}
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// What a hostile waker does in each of its operations; a clone counts as one more until it is woken or dropped,
+/// whether or not the hook comes back.
+#[derive(Default)]
+pub struct Hooks {
+    pub clone: Option<Hook>,
+    pub wake: Option<Hook>,
+    pub drop: Option<Hook>,
+    clones: AtomicUsize,
+}
+
+impl Hooks {
+    pub fn on_clone(f: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { clone: Some(Box::new(f)), ..Self::default() }
+    }
+
+    pub fn on_wake(f: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { wake: Some(Box::new(f)), ..Self::default() }
+    }
+
+    pub fn on_drop(f: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { drop: Some(Box::new(f)), ..Self::default() }
+    }
+
+    /// How many wakers there are, the first included.
+    pub fn clones(&self) -> usize {
+        self.clones.load(Ordering::SeqCst)
+    }
+
+    #[expect(unsafe_code, reason = "only a raw waker can misbehave in clone and in every drop")]
+    pub fn waker(self: &Arc<Self>) -> Waker {
+        self.clones.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the pointer is a reference count of an `Arc<Hooks>`, as the table below takes it.
+        unsafe { Waker::from_raw(RawWaker::new(Arc::into_raw(Arc::clone(self)).cast(), &HOOKS)) }
+    }
+}
+
+fn call(hook: &Option<Hook>) {
+    if let Some(hook) = hook {
+        hook();
+    }
+}
+
+#[expect(unsafe_code, reason = "the table of a raw waker")]
+static HOOKS: RawWakerVTable = {
+    fn take(hooks: *const ()) -> Arc<Hooks> {
+        // SAFETY: each waker owns one count, and is woken or dropped once.
+        let hooks = unsafe { Arc::from_raw(hooks.cast::<Hooks>()) };
+        hooks.clones.fetch_sub(1, Ordering::SeqCst);
+        hooks
+    }
+    RawWakerVTable::new(
+        |hooks| {
+            // SAFETY: the waker that is being cloned owns a count, so the target lives; the clone gets one more.
+            let this = unsafe { &*hooks.cast::<Hooks>() };
+            call(&this.clone);
+            this.clones.fetch_add(1, Ordering::SeqCst);
+            unsafe { Arc::increment_strong_count(hooks.cast::<Hooks>()) };
+            RawWaker::new(hooks, &HOOKS)
+        },
+        |hooks| call(&take(hooks).wake),
+        // SAFETY: as for a clone.
+        |hooks| call(&unsafe { &*hooks.cast::<Hooks>() }.wake),
+        |hooks| call(&take(hooks).drop),
+    )
+};
+
+/// Runs a closure when dropped.
+pub struct OnDrop<F: FnMut()>(pub F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// What `f` panics with.
+#[track_caller]
+pub fn panic_of<T>(f: impl FnOnce() -> T) -> String {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(f)) else { panic!("there should have been a panic") };
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).expect("a panic with a text")
+}
+
+/// Fails where `f` is not through within ten seconds, which stands for a deadlock.
+#[track_caller]
+pub fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || send.send(f()));
+    receive.recv_timeout(Duration::from_secs(10)).expect("a deadlock, or a panic on the other thread")
+}
+
+/// The context itself, a relay of it, and one that has it among more sources than eight; and what keeps those alive.
+pub fn ways_to_see(root: &Context) -> ([Context; 3], Vec<Canceller>) {
+    let (crowd, cancellers): (Vec<_>, Vec<_>) = (0..12).map(|_| Context::background().with_cancel()).unzip();
+    ([root.clone(), root.relay(), any_of(crowd.iter().chain([root]))], cancellers)
 }
 
 /// Counts this thread's allocations and the bytes it holds.
