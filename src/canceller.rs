@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::node::Node;
+use crate::release::Panics;
 use crate::sync::Ordering;
 
 /// Cancels the context that [`with_cancel`](crate::Context::with_cancel) made it with, and all that is derived from
@@ -42,7 +43,8 @@ impl Canceller {
     /// Callbacks run here, and tasks are woken, in no promised order, after all contexts have become done.
     ///
     /// # Panics
-    /// With the panic of a waker or a callback, after all others have been woken.
+    /// With the panic of a waker or a callback, after all others have been woken. So does that of a foreign signal above
+    /// the source, which is asked whether it was first: where it panics, it was not.
     pub fn cancel(&self) -> bool {
         self.finish(Error::cancelled)
     }
@@ -55,20 +57,24 @@ impl Canceller {
     }
 
     fn finish(&self, err: impl FnOnce() -> Error) -> bool {
-        let Some(node) = self.node.as_ref().filter(|node| !node.is_finished()) else { return false };
-        if !node.cell().mark(err()) {
-            return false;
+        let Some(node) = &self.node else { return false };
+        let mut panics = Panics::default();
+        // A foreign signal above that panics when it is asked has not been seen to happen: the cancel is first.
+        let finished = panics.catch(|| node.is_finished()).unwrap_or(false);
+        let mut first = false;
+        if !finished && node.cell().mark(err()) {
+            first = node.finished_itself();
+            if let Some(waiters) = node.close() {
+                panics.catch(|| waiters.fire());
+            }
         }
-        let first = node.is_finished() && node.finished_itself();
-        if let Some(waiters) = node.close() {
-            waiters.fire();
-        }
+        panics.resume();
         first
     }
 
     /// Whether a call on this canceller or a clone was the one that finished its context.
     pub fn is_cancelled(&self) -> bool {
-        self.node.as_ref().is_some_and(|node| node.is_finished() && node.finished_itself())
+        self.node.as_ref().is_some_and(Node::finished_itself)
     }
 
     /// A guard that cancels when it is dropped, also by a panic.
