@@ -230,8 +230,11 @@ impl Node {
         if verdict != LIVE {
             return verdict;
         }
-        let stirs = self.cell_stirs() || self.entries().iter().any(|entry| entry.node.stirs());
-        if stirs || self.deadline().is_some_and(Deadline::is_reached) { self.decide() } else { LIVE }
+        let stir = |signals| self.sources().any(|(source, _)| source.is_signal() == signals && source.stirs());
+        // Foreign signals are asked last, and not where something has happened already: that is earlier than what they
+        // would be seen to say now, and must not wait for one that blocks or panics.
+        let stirs = stir(false) || self.deadline().is_some_and(Deadline::is_reached) || stir(true);
+        if stirs { self.decide() } else { LIVE }
     }
 
     /// Takes the earliest of all events (N2), the earlier entry where a source comes twice, and stores it (N3).
@@ -245,14 +248,8 @@ impl Node {
         }
     }
 
-    fn cell_stirs(&self) -> bool {
-        match self.role() {
-            Role::Plain | Role::Relay(_) => false,
-            _ => self.stirs(),
-        }
-    }
-
-    /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late.
+    /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late. The
+    /// signals of a relay are asked by themselves (N5).
     pub(crate) fn stirs(&self) -> bool {
         match self.head().cell.state() {
             QUIET => return false,
@@ -262,7 +259,7 @@ impl Node {
         match self.role() {
             Role::Signal(signal) => signal.err().map(|err| self.signalled(err)).is_some(),
             Role::Until(until) => until.cell().is_fired(),
-            Role::Relay(_) => self.entries().iter().any(|entry| entry.node.stirs()),
+            Role::Relay(_) => self.entries().iter().any(|entry| !entry.node.is_signal() && entry.node.stirs()),
             Role::Gather(gather) => gather.is_told(),
             Role::Plain | Role::Source | Role::Finished => false,
         }

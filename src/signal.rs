@@ -50,7 +50,8 @@ use crate::waiters::Waiters;
 /// assert!(ctx.is_done());
 /// ```
 pub trait Signal: Send + Sync + 'static {
-    /// Whether it has happened, and how. Must not block: every look at a context over it asks, until it has.
+    /// Whether it has happened, and how. Must not block: every look at a context over it asks, until that is finished,
+    /// and so does cancelling what is derived from it.
     fn err(&self) -> Option<Error>;
     /// Finishes when it happens. Made once for each future that waits, and dropped with it.
     fn done(&self) -> Pin<Box<dyn Future<Output = Error> + Send>>;
@@ -65,7 +66,8 @@ impl Context {
     /// whoever waits polls its future.
     ///
     /// # Panics
-    /// Whatever `signal` panics with comes out of the look, or the wait, that asked it.
+    /// Whatever `signal` panics with comes out of the call that asked it: a look, a merge, a poll, or a cancel, which
+    /// happens all the same. A source that was cancelled and a deadline that has passed are seen without asking.
     pub fn from_signal(signal: impl Signal) -> Context {
         let deadline = signal.deadline().map(|at| {
             prepare_deadline();
