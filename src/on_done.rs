@@ -168,6 +168,8 @@ impl Context {
         });
         let registered = Registered { _registration: registration, task };
         *unpoisoned(callback.registered.lock()) = Some(registered);
+        // Made before a look that may panic with a foreign signal, which then leaves nothing behind.
+        let on_done = OnDone { callback: Some(Arc::clone(&callback) as _) };
         // Registered first, looked then: whoever finished it in between may have come too early to find us.
         if let Some(err) = self.err() {
             callback.run(&err);
@@ -175,7 +177,7 @@ impl Context {
         if !callback.is_pending() {
             callback.withdraw();
         }
-        OnDone { callback: Some(callback) }
+        on_done
     }
 }
 
