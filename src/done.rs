@@ -56,7 +56,8 @@ impl<C: Borrow<Context>> Registration<C> {
     /// Registers first and looks then. A source that is marked after our look finds us in its list; one whose list
     /// was closed before we came was marked before that, and the look sees it.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+        let whole = self.progress == Progress::Whole;
+        if !(whole && self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker()))) {
             // Known again only when it is in all lists: a foreign panic may come in between.
             drop(self.waker.take());
             if let Some(err) = self.ctx().err() {
@@ -71,7 +72,10 @@ impl<C: Borrow<Context>> Registration<C> {
             self.register(cx.waker());
             self.waker = Some(cx.waker().clone());
         }
-        self.poll_signals(cx)
+        let mut panics = Panics::default();
+        let polled = self.poll_signals(cx, &mut panics);
+        panics.resume();
+        polled
     }
 
     /// Puts `waker` into every list, in the place of the one before.
@@ -101,16 +105,23 @@ impl<C: Borrow<Context>> Registration<C> {
         self.signals = signals.collect();
     }
 
-    /// Polls them, and looks.
-    pub(crate) fn poll_signals(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        self.signals.retain_mut(|(source, done)| match done.as_mut().poll(cx) {
-            Poll::Ready(err) => {
-                source.signalled(err);
-                false
+    /// Polls them, and looks. A future that panics is let go; the next `poll` begins anew, with another.
+    fn poll_signals(&mut self, cx: &mut task::Context<'_>, panics: &mut Panics) -> Poll<Error> {
+        let mut next = 0;
+        while let Some((_, done)) = self.signals.get_mut(next) {
+            let polled = panics.catch(|| done.as_mut().poll(cx));
+            if let Some(Poll::Pending) = polled {
+                next += 1;
+                continue;
             }
-            Poll::Pending => true,
-        });
-        match self.ctx().err() {
+            let (source, done) = self.signals.swap_remove(next);
+            match polled {
+                Some(Poll::Ready(err)) => source.signalled(err),
+                _ => self.progress = Progress::HalfMade,
+            }
+            panics.catch(|| drop(done));
+        }
+        match panics.catch(|| self.ctx.borrow().err()).flatten() {
             Some(err) => {
                 self.stop();
                 Poll::Ready(err)
@@ -119,9 +130,15 @@ impl<C: Borrow<Context>> Registration<C> {
         }
     }
 
+    /// As `poll`, for a task that nobody watches: the panic of a signal has been reported by the hook, and must keep
+    /// neither the other signals nor the deadline from being seen.
+    fn poll_alarms(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
+        self.poll_signals(cx, &mut Panics::default())
+    }
+
     /// Takes everything out again, also where a waker or the future of a signal panics when it is dropped.
     fn stop(&mut self) {
-        if self.progress == Progress::Nothing {
+        if self.progress == Progress::Nothing && self.signals.is_empty() {
             return;
         }
         self.progress = Progress::Nothing;
@@ -183,7 +200,7 @@ impl<C: Borrow<Context>> Waiting<C> {
 
     pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
         let mut this = self.project();
-        let look = if *this.alarms_only { Registration::poll_signals } else { Registration::poll };
+        let look = if *this.alarms_only { Registration::poll_alarms } else { Registration::poll };
         let err = match look(this.registration, cx) {
             Poll::Ready(err) => err,
             Poll::Pending => {

@@ -67,7 +67,8 @@ impl Context {
     ///
     /// # Panics
     /// Whatever `signal` panics with comes out of the call that asked it: a look, a merge, a poll, or a cancel, which
-    /// happens all the same. A source that was cancelled and a deadline that has passed are seen without asking.
+    /// happens all the same. A source that was cancelled and a deadline that has passed are seen without asking. In the
+    /// task of an [`on_done`](Self::on_done) it is left to the panic hook; what else finishes the context still counts.
     pub fn from_signal(signal: impl Signal) -> Context {
         let deadline = signal.deadline().map(|at| {
             prepare_deadline();
