@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, LazyLock};
 
+use crate::release::let_go;
+
 type Cause = Box<dyn StdError + Send + Sync>;
 
 /// The name that `Context::named` gives. One word, because an `Error` has only two.
@@ -48,6 +50,12 @@ pub enum ErrorKind {
 struct Reason {
     kind: ErrorKind,
     cause: Option<Cause>,
+}
+
+impl Drop for Reason {
+    fn drop(&mut self) {
+        let_go(self.cause.take());
+    }
 }
 
 /// One for all deadlines without a cause, so that reaching one allocates nothing.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::cell::{ASK, Cell, FIRED, Moment, QUIET};
 use crate::error::{Error, Name};
 use crate::relay::{Gather, Relay};
+use crate::release::let_go;
 use crate::signal::{Signal, Until};
 use crate::sync::{Arc, AtomicU32, BEFORE_ALL_CANCELS, OnceLock, Ordering, Shared, fence, now, ticks};
 use crate::waiters::Waiters;
@@ -56,6 +57,14 @@ pub(crate) struct Head {
     /// Set once from `LIVE` (N3): Release, loaded with Acquire.
     verdict: AtomicU32,
     pub(crate) cancellers: AtomicU32,
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        if matches!(self.role, Role::Signal(_)) {
+            let_go(std::mem::replace(&mut self.role, Role::Plain));
+        }
+    }
 }
 
 /// What a node is besides a set of entries and a deadline.

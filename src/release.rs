@@ -35,6 +35,13 @@ impl Panics {
     }
 }
 
+/// Drops what is foreign. Where its neighbour in the same node or list has panicked already, its own panic ends here.
+pub(crate) fn let_go<T>(foreign: T) {
+    let mut panics = Panics::default();
+    panics.catch(|| drop(foreign));
+    panics.resume();
+}
+
 /// Drops one thing after the other, as it is asked for more.
 type Held = Box<dyn Iterator<Item = ()>>;
 
