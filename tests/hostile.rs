@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use context_merge::{Context, DoneOwned, OnDone, any_of, merge};
-use support::{Counting, Hooks, OnDrop, calling, panic_of, poll, poll_with, ways_to_see};
+use support::{Counting, Hooks, OnDrop, adding, calling, panic_of, poll, poll_with, ways_to_see};
 
 /// Something of the test's, given away in the middle of it.
 type Slot<T> = Arc<Mutex<Option<T>>>;
@@ -22,13 +22,6 @@ fn take<T>(slot: &Slot<T>) -> Option<T> {
     slot.lock().unwrap().take()
 }
 
-fn add_on_drop(count: &Arc<AtomicUsize>) -> OnDrop<impl FnMut() + Send + 'static> {
-    let count = Arc::clone(count);
-    OnDrop(move || {
-        count.fetch_add(1, Ordering::SeqCst);
-    })
-}
-
 /// Nothing of `ctx` and its canceller is broken: it can be waited for, registered with, let go and derived from.
 fn still_works(ctx: &Context) {
     let (child, cancel_child) = merge(ctx, Context::background().with_cancel().0).with_cancel();
@@ -38,10 +31,8 @@ fn still_works(ctx: &Context) {
     assert_eq!(poll(done.as_mut(), &waker).is_ready(), before);
     let ran = Arc::new(AtomicUsize::new(0));
     let on_done = child.on_done({
-        let ran = Arc::clone(&ran);
-        move |_| {
-            ran.fetch_add(1, Ordering::SeqCst);
-        }
+        let ran = adding(&ran);
+        move |_| ran()
     });
     assert_eq!(cancel_child.cancel(), !before);
     assert_eq!((waker.woken(), ran.load(Ordering::SeqCst)), (usize::from(!before), 1));
@@ -255,12 +246,8 @@ fn callbacks_run_though_their_context_panics_when_dropped() {
     let (ways, _keep) = ways_to_see(&root);
     let ran = Arc::new(AtomicUsize::new(0));
     for ctx in &ways {
-        let ran = Arc::clone(&ran);
-        ctx.with_value(OnDrop(|| panic!("value")))
-            .on_done(move |_| {
-                ran.fetch_add(1, Ordering::SeqCst);
-            })
-            .detach();
+        let ran = adding(&ran);
+        ctx.with_value(OnDrop(|| panic!("value"))).on_done(move |_| ran()).detach();
     }
     assert_eq!(panic_of(|| canceller.cancel()), "value");
     assert_eq!(ran.load(Ordering::SeqCst), 3);
@@ -394,7 +381,7 @@ fn at_the_end_of_a_thread() {
     let mut parked: Vec<_> = ways.iter().map(|ctx| Box::pin(ctx.done())).collect();
     parked.iter_mut().for_each(|done| assert!(poll(done.as_mut(), &waker).is_pending()));
     for ctx in [&other, &other.relay()] {
-        let (ways, state) = (ways.clone(), add_on_drop(&dropped));
+        let (ways, state) = (ways.clone(), OnDrop(adding(&dropped)));
         ctx.on_done(move |_| drop((ways, state))).detach();
     }
     let value = other.with_value(OnDrop({

@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -130,6 +131,56 @@ pub struct OnDrop<F: FnMut()>(pub F);
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
+    }
+}
+
+/// A cause that runs a closure when formatted, and one when dropped.
+pub struct Cause {
+    format: Option<Hook>,
+    drop: Option<Hook>,
+}
+
+impl Cause {
+    pub fn on_format(f: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { format: Some(Box::new(f)), drop: None }
+    }
+
+    pub fn on_drop(f: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { format: None, drop: Some(Box::new(f)) }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        call(&self.format);
+        f.write_str("the cause")
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Its source is itself, without end.
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self)
+    }
+}
+
+impl Drop for Cause {
+    fn drop(&mut self) {
+        call(&self.drop);
+    }
+}
+
+/// Adds one whenever it is called.
+pub fn adding(count: &Arc<AtomicUsize>) -> impl Fn() + Send + Sync + Clone + 'static {
+    let count = Arc::clone(count);
+    move || {
+        count.fetch_add(1, Ordering::SeqCst);
     }
 }
 
