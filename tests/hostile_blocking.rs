@@ -6,6 +6,7 @@
 mod support;
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
@@ -85,12 +86,16 @@ fn callbacks_at_registration() {
     });
 }
 
-/// The state of a callback, dropped when that is stopped.
+/// The state of a callback, dropped when that is stopped, while another thread cancels.
 #[test]
 fn the_state_of_stopped_callbacks() {
     for way in 0..3 {
-        while_one_blocks(move |ways, _canceller, block| {
-            let state = OnDrop(move || block());
+        while_one_blocks(move |ways, canceller, block| {
+            let state = OnDrop(move || {
+                let canceller = canceller.clone();
+                assert!(within(move || canceller.cancel()));
+                block();
+            });
             assert!(ways[way].on_done(move |_| drop(state)).stop());
         });
     }
@@ -137,7 +142,13 @@ fn wakers_dropped() {
     for way in 0..3 {
         for replaced in [false, true] {
             while_one_blocks(move |ways, _canceller, block| {
-                let hooks = Arc::new(Hooks::on_drop(move || block()));
+                // The future's own clone goes before the one in the list where both are replaced, and after it otherwise.
+                let drops = AtomicUsize::new(0);
+                let hooks = Arc::new(Hooks::on_drop(move || {
+                    if drops.fetch_add(1, Ordering::SeqCst) == usize::from(replaced) {
+                        block();
+                    }
+                }));
                 let waker = std::mem::ManuallyDrop::new(hooks.waker());
                 let mut done = Box::pin(ways[way].done());
                 assert!(poll_with(done.as_mut(), &waker).is_pending());
