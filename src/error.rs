@@ -23,11 +23,7 @@ impl Name {
     }
 
     pub(crate) fn same(a: Option<&Self>, b: Option<&Self>) -> bool {
-        match (a, b) {
-            (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(&a.0, &b.0),
-            _ => false,
-        }
+        a.map(|name| Arc::as_ptr(&name.0)) == b.map(|name| Arc::as_ptr(&name.0))
     }
 }
 
@@ -146,12 +142,8 @@ impl Error {
 
     /// Whether both are the same reason under the same name.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        let reasons = match (&self.reason, &other.reason) {
-            (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        };
-        reasons && Name::same(self.origin.as_ref(), other.origin.as_ref())
+        let reason = |err: &Self| err.reason.as_ref().map(Arc::as_ptr);
+        reason(self) == reason(other) && Name::same(self.origin.as_ref(), other.origin.as_ref())
     }
 }
 
