@@ -39,12 +39,6 @@ impl Values {
     }
 }
 
-impl Drop for Values {
-    fn drop(&mut self) {
-        release(self.0.take());
-    }
-}
-
 impl<T: ?Sized> Drop for Link<T> {
     fn drop(&mut self) {
         release(self.parent.take());
