@@ -95,11 +95,14 @@ async fn ties_are_broken_by_rule() {
     let both = ctx.with_deadline_cause(at, "deadline");
     let [x, y] = ["x", "y"].map(|cause| Context::background().with_deadline_cause(at, cause));
     let (xy, yx) = (merge(&x, &y), merge(&y, &x));
+    let over_more = merge(&x, ctx.with_deadline_cause(at, "y"));
+    let names = merge(Context::background().with_deadline(at).named("x"), ctx.with_deadline(at).named("y"));
     advance(SECOND).await;
     canceller.cancel_with("cancel");
     assert_eq!(why(&both), "deadline");
     assert_eq!((why(&xy), why(&yx)), ("x".into(), "y".into()));
     assert_eq!(why(&merge(&y, &x)), "y");
+    assert_eq!((why(&over_more).as_str(), names.err().unwrap().origin()), ("x", Some("x")));
 }
 
 /// Rule 3, first half: a deadline counts from its instant, not from a timer or a look.
