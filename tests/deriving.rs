@@ -2,10 +2,12 @@
 
 mod support;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use context_merge::{Context, Error, any_of, merge};
+use support::{Counting, poll};
 use tokio::time::{Instant, advance};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,13 +66,24 @@ async fn a_merge_of_finished_contexts_has_the_earliest_error() {
     assert_eq!(merge(&c, &deadline).err().unwrap().cause().unwrap().to_string(), "deadline");
 }
 
+/// Rule 8 for deadlines from long before the first context was made.
+#[test]
+fn a_merge_of_old_deadlines_has_the_earliest() {
+    let minutes_ago =
+        |minutes| Instant::now().checked_sub(SECOND * 60 * minutes).expect("an instant before the process's");
+    let old = |minutes, cause: &'static str| Context::background().with_deadline_cause(minutes_ago(minutes), cause);
+    for inputs in [[old(1, "later"), old(2, "earlier")], [old(2, "earlier"), old(1, "later")]] {
+        assert_eq!(any_of(inputs).err().unwrap().cause().unwrap().to_string(), "earlier");
+    }
+}
+
 /// Rules 2 and 8: inputs that finish while they are collected are told in their own order.
 #[tokio::test(start_paused = true)]
 async fn inputs_that_finish_while_they_are_collected() {
     let (a, cancel_a) = Context::background().with_cancel();
     let (b, cancel_b) = Context::background().with_cancel();
     let before = merge(&a, &b);
-    let collected = any_of(std::iter::once(a.clone()).chain(std::iter::once_with(|| {
+    let collected = any_of([a.clone(), live()].into_iter().chain(std::iter::once_with(|| {
         cancel_a.cancel_with("a");
         cancel_b.cancel_with("b");
         b.clone()
@@ -92,6 +105,11 @@ fn identities_and_duplicates() {
     }
     let crowd = any_of((0..50).map(|i| if i % 2 == 0 { a.clone() } else { merge(&a, &a) }));
     assert_eq!(format!("{crowd:?}"), format!("{a:?}"), "duplicates count once");
+    let (b, c) = (live(), live());
+    let overlapping = format!("{:?}", merge(merge(&a, &b), merge(&b, &c)));
+    let all = any_of([&a, &b, &c]);
+    assert_eq!(overlapping, format!("{all:?}"));
+    assert_eq!(format!("{:?}", any_of((0..9).map(|_| all.relay()))), format!("{all:?}"), "relays of the same too");
 }
 
 /// Rule 10, past eight sources too.
@@ -172,7 +190,7 @@ async fn names() {
     let origin = |ctx: &Context| ctx.err().and_then(|err| err.origin().map(str::to_owned));
     let (ctx, canceller) = Context::background().with_cancel();
     let inner = ctx.named("inner");
-    let (x, y) = (ctx.named("x"), ctx.named("y"));
+    let (x, y, other) = (ctx.named("x"), ctx.named("y"), live());
     let views = [
         (inner.named("outer"), Some("inner")),
         (inner.with_cancel().0.named("outer"), Some("inner")),
@@ -181,6 +199,7 @@ async fn names() {
         (merge(&y, &x), Some("y")),
         (merge(&y, merge(&x, live())), Some("y")),
         (merge(&ctx, &x), None),
+        (any_of([&x, &other, &merge(&ctx, &other)]), Some("x")),
         (x.relay().named("outer"), Some("x")),
         (ctx.relay().named("relay"), Some("relay")),
         (any_of((0..20).map(|_| live()).chain([x.clone(), y.clone()])).named("crowd"), Some("x")),
@@ -220,17 +239,34 @@ fn names_of_crowds() {
     assert_eq!(origins, [Some("y"), None, Some("z"), Some("y"), Some("y"), Some("z")]);
 }
 
+/// Rule 14: the earlier argument's name counts also where its source is further up than a new crowd is searched.
+#[test]
+fn names_of_deep_crowds() {
+    let origin = |ctx: &Context| ctx.err().and_then(|err| err.origin().map(str::to_owned));
+    let (ctx, canceller) = Context::background().with_cancel();
+    let grow =
+        |all: &Context, with: &Context| any_of([all.clone(), with.clone()].into_iter().chain((0..9).map(|_| live())));
+    let deep = (0..20).fold(ctx.clone(), |deep, _| grow(&deep, &live()));
+    let x = ctx.named("x");
+    let views = [grow(&deep, &x), grow(&x, &deep), grow(&grow(&deep, &x), &live()), grow(&grow(&x, &deep), &live())];
+    assert!(canceller.cancel());
+    assert_eq!(views.each_ref().map(origin), [None, Some("x".to_owned()), None, Some("x".to_owned())]);
+}
+
 /// Rule 15: dropping is not a cancel, and a context is cancellable while a clone of its canceller lives.
 #[test]
 fn dropping_is_not_cancelling() {
     let (ctx, canceller) = Context::background().with_cancel();
     let child = merge(ctx.with_value(1), live());
     drop(ctx);
+    let waker = Counting::new();
+    let mut done = pin!(child.done());
+    assert!(poll(done.as_mut(), &waker).is_pending());
     let clone = canceller.clone();
     drop(canceller);
     assert!(!child.is_done());
     clone.cancel_with("still here");
-    assert!(child.is_done());
+    assert!(child.is_done() && waker.woken() == 1);
     let (ctx, canceller) = Context::background().with_cancel();
     drop(canceller);
     assert!(!ctx.is_done());
@@ -282,6 +318,5 @@ async fn extreme_timeouts() {
     let far = Context::background().with_timeout(Duration::from_secs(1 << 40));
     advance(SECOND).await;
     assert!(!far.is_done() && far.deadline().is_some());
-    let waker = support::Counting::new();
-    assert!(support::poll(std::pin::pin!(far.done()), &waker).is_pending());
+    assert!(poll(pin!(far.done()), &Counting::new()).is_pending());
 }
