@@ -14,7 +14,7 @@ use std::time::Duration;
 use context_merge::{Context, Error, FutureExt as _, Signal, StreamExt as _, any_of, merge};
 use futures::future::FusedFuture;
 use futures::stream::{self, FusedStream, Stream};
-use support::{Counting, poll};
+use support::{Counting, calling, poll};
 use tokio::time::{Instant, advance};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,6 +52,18 @@ fn the_newest_waker_is_woken_and_nothing_is_left_behind() {
     cancel_b.cancel();
     crowd[7].1.cancel();
     assert_eq!(waker.woken(), 0);
+}
+
+/// Rule 17: of a crowd of waiters one that leaves takes nobody else along.
+#[test]
+fn a_waiter_that_leaves_a_crowd_takes_nobody_along() {
+    let (ctx, canceller) = Context::background().with_cancel();
+    let waker = Counting::new();
+    let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(ctx.done())).collect();
+    assert!(crowd.iter_mut().all(|done| poll(done.as_mut(), &waker).is_pending()));
+    drop(crowd.swap_remove(50));
+    canceller.cancel();
+    assert_eq!(waker.woken(), 99);
 }
 
 /// Rule 17 between threads: whatever the overlap, a parked waiter is woken.
@@ -158,6 +170,7 @@ fn a_stream_ends_with_its_context() {
     let mut numbers = pin!(stream::iter(0..).with_context(&ctx));
     assert!(matches!(next(numbers.as_mut()), Poll::Ready(Some(Ok(0)))));
     assert!(matches!(next(numbers.as_mut()), Poll::Ready(Some(Ok(1)))));
+    assert!(!numbers.is_terminated());
     canceller.cancel();
     assert!(matches!(next(numbers.as_mut()), Poll::Ready(Some(Err(_)))));
     assert!(matches!(next(numbers.as_mut()), Poll::Ready(None)));
@@ -283,6 +296,31 @@ fn a_cancel_runs_callbacks_of_contexts_with_deadlines() {
     }
 }
 
+/// Rule 19: a timer that rings during a cancel leaves the callbacks to the thread that cancels.
+#[test]
+fn a_timer_that_finds_a_cancel_under_way_runs_no_callback() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (runtime, ringing) = (Arc::new(runtime), Arc::new(AtomicBool::new(false)));
+    let _entered = runtime.enter();
+    let (ctx, canceller) = Context::background().with_cancel();
+    let waker = calling({
+        let (runtime, ringing) = (Arc::clone(&runtime), Arc::clone(&ringing));
+        move || {
+            ringing.store(true, Ordering::SeqCst);
+            runtime.block_on(advance(SECOND));
+            runtime.block_on(tokio::task::yield_now());
+            ringing.store(false, Ordering::SeqCst);
+        }
+    });
+    let mut first = pin!(ctx.done());
+    assert!(first.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let (send, receive) = mpsc::channel();
+    let on_done = ctx.with_timeout(SECOND).on_done(move |_| send.send(ringing.load(Ordering::SeqCst)).unwrap());
+    assert!(canceller.cancel());
+    assert_eq!(receive.try_recv(), Ok(false));
+    drop(on_done);
+}
+
 /// Rule 19: a deadline runs it on the runtime.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_runs_callbacks() {
@@ -332,14 +370,16 @@ fn a_deadline_without_a_runtime_panics_with_a_reason() {
     assert_eq!(Arc::strong_count(&waker), 1);
 }
 
-/// Rule 21: a paused clock drives deadlines, to the instant.
+/// Rule 21: a paused clock drives deadlines, to the instant; nobody is woken before.
 #[tokio::test(start_paused = true)]
 async fn a_paused_clock_drives_deadlines() {
-    let ctx = Context::background().with_timeout(SECOND * 3600);
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+    let ctx = Context::background().with_timeout(MONTH);
     let waker = Counting::new();
     let mut done = pin!(ctx.done());
     assert!(poll(done.as_mut(), &waker).is_pending());
-    advance(SECOND * 3600 - Duration::from_nanos(1)).await;
+    advance(MONTH - Duration::from_nanos(1)).await;
+    assert_eq!(waker.woken(), 0);
     assert!(!ctx.is_done() && poll(done.as_mut(), &waker).is_pending());
     advance(Duration::from_nanos(1)).await;
     assert!(ctx.is_done() && poll(done.as_mut(), &waker).is_ready());
@@ -426,6 +466,14 @@ async fn foreign_signals_wake() {
     assert!(foreign.err().unwrap().is_cancelled());
     let late = Context::from_signal(Manual { deadline: signal.deadline, ..Manual::default() });
     assert!(late.err().unwrap().is_deadline_exceeded());
+}
+
+/// Rule 9 for foreign signals, which are not gathered: however many there are, each counts once.
+#[test]
+fn many_foreign_signals_count_once() {
+    let signals: Vec<_> = (0..40).map(|_| Context::from_signal(Manual::default())).collect();
+    let all = any_of(signals.iter().chain(&signals));
+    assert_eq!(format!("{all:?}"), "Context { sources: 40, values: 0 }");
 }
 
 /// Rule 17: a signal whose first `done` panics is asked again at the next poll.
@@ -526,18 +574,51 @@ async fn until_finishes_with_its_event() {
     send.send(()).unwrap();
     assert_eq!(waiting.await.unwrap().to_string(), "context cancelled (event)");
     assert!(Context::until(ready(())).done().await.is_cancelled());
-    let lost = Context::until(async { panic!("the event panics") });
+    let (lost, token) = (Context::until(async { panic!("the event panics") }), Arc::new(()));
+    lost.on_done({
+        let token = Arc::clone(&token);
+        move |_| drop(token)
+    })
+    .detach();
     tokio::task::yield_now().await;
     assert!(!lost.is_done());
+    assert_eq!(Arc::strong_count(&token), 1, "nothing can come any more: what waits for it is let go");
 }
 
 /// Rule 21.
 #[test]
 fn as_an_io_error() {
     let io = |err: Error| std::io::Error::from(err);
+    assert!(Error::cancelled().is_cancelled() && !Error::deadline_exceeded().is_cancelled());
+    assert!(Error::deadline_exceeded().is_deadline_exceeded() && !Error::cancelled().is_deadline_exceeded());
     assert_eq!(io(Error::deadline_exceeded()).kind(), std::io::ErrorKind::TimedOut);
     assert_eq!(io(Error::cancelled()).kind(), std::io::ErrorKind::Other);
     let err = io(Error::cancelled().with_cause("why"));
     let inner = err.get_ref().unwrap().downcast_ref::<Error>().unwrap();
     assert_eq!(std::error::Error::source(inner).unwrap().to_string(), "why");
+}
+
+/// What `{:?}` shows.
+#[tokio::test(start_paused = true)]
+async fn debug_tells_the_state() {
+    let (ctx, canceller) = Context::background().with_cancel();
+    let limited = ctx.named("work").with_timeout(SECOND).with_value(7);
+    let on_done = ctx.on_done(|_| {});
+    let never = Context::background().on_done(|_| {});
+    assert_eq!(format!("{:?}", Context::background()), "Context { sources: 0, values: 0 }");
+    assert_eq!(format!("{:?}", Context::todo()), "Context(todo)");
+    assert_eq!(format!("{:?}", Context::todo().with_value(7)), "Context { sources: 0, values: 2 }");
+    assert_eq!(format!("{:?}", Context::todo().with_cancel().0), "Context { sources: 1, values: 1 }");
+    assert_eq!(format!("{limited:?}"), "Context { sources: 1, remaining: 1s, values: 1 }");
+    assert_eq!(format!("{canceller:?}"), "Canceller { is_cancelled: false }");
+    assert_eq!(format!("{on_done:?} {never:?}"), "OnDone { pending: true } OnDone { pending: true }");
+    canceller.cancel_with("over");
+    assert_eq!(format!("{canceller:?}"), "Canceller { is_cancelled: true }");
+    assert_eq!(format!("{on_done:?}"), "OnDone { pending: false }");
+    let err = r#"Error { kind: Cancelled, cause: "over", origin: "work" }"#;
+    assert_eq!(format!("{limited:?}"), format!("Context {{ err: {err}, remaining: 1s, values: 1 }}"));
+    assert_eq!(format!("{:?}", Error::deadline_exceeded()), "Error { kind: DeadlineExceeded }");
+    let (done, run) = (format!("{:?}", limited.done_owned()), format!("{:?}", limited.run(ready(()))));
+    assert!(done.contains(err) && run.contains(err));
+    assert!(format!("{:?}", stream::pending::<()>().with_context(&limited)).contains(err));
 }
