@@ -70,15 +70,23 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| merge(&child, &a)), 0);
     assert_eq!(count(|| merge(&a, &child)), 0);
     assert_eq!(count(|| merge(&a, &timeout)), 0);
+    let named = timeout.named("work");
+    let (named_child, _keep_named) = named.with_cancel();
+    assert_eq!(count(|| merge(&named, &named_child)), 0);
     assert_eq!(count(|| any_of((0..100).map(|i| if i % 2 == 0 { &a } else { &child }))), 0);
     assert_eq!(count(|| a.relay().relay()), 2);
     assert_eq!(count(|| merge(a.relay(), &a)), 1, "the relay alone");
     assert_eq!(count(|| merge(&a, a.relay())), 1);
+    let both = merge(&a, &b);
+    assert_eq!(count(|| any_of([&a, &b, &both])), 0);
     let twenty = any_of((0..20).map(|_| live().0).chain([a.clone()]));
     assert_eq!(count(|| merge(&twenty, &a)), 0);
     assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
     assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
     assert_eq!(count(|| (a.without_cancel(), a.with_values_of(&b), Context::background().relay())), 0);
+    let (finished, cancel) = live();
+    cancel.cancel();
+    assert_eq!(count(|| finished.relay()), 0);
 }
 
 /// Observing never allocates, finished or not.
@@ -147,6 +155,22 @@ fn merges_leave_nothing_on_a_living_root() {
     assert_eq!(Arc::strong_count(&waker), 1);
 }
 
+/// Rule 22: relays and crowds that are gone are in no list of what they stood for.
+#[test]
+fn relays_and_crowds_leave_nothing_on_a_living_root() {
+    let (root, _keep) = live();
+    let waker = Counting::new();
+    let round = |_| {
+        let (relay, crowd) = (root.relay(), any_of((0..9).map(|_| live().0).chain([root.clone()])));
+        assert!(poll(pin!(relay.done()), &waker).is_pending());
+        assert!(poll(pin!(crowd.done()), &waker).is_pending());
+    };
+    (0..100).for_each(round);
+    let before = bytes_held();
+    (0..1_000).for_each(round);
+    assert_eq!(bytes_held(), before);
+}
+
 /// The same in ten million, as the rule has it, for merges that nobody awaits.
 #[test]
 fn ten_million_unobserved_merges_leave_nothing() {
@@ -173,6 +197,20 @@ fn merging_the_same_again_does_not_grow() {
     let before = bytes_held();
     (0..10_000).for_each(|i| step(&mut all, &mut relayed, i));
     assert!(bytes_held() - before < 16 << 10, "{}", bytes_held() - before);
+}
+
+/// Rules 9 and 23: two crowds that share what is above them share it in their union too.
+#[test]
+fn a_union_of_siblings_holds_once_what_they_share() {
+    let grow = |all: &Context| any_of(std::iter::once(all.clone()).chain((0..9).map(|_| live().0)));
+    let deep = (0..200).fold(live().0, |deep, _| grow(&deep));
+    let (left, right) = (grow(&deep), grow(&deep));
+    let union = || grow(&merge(&left, &right));
+    drop(union());
+    let before = bytes_held();
+    let held = union();
+    assert!(bytes_held() - before < 8 << 10, "{}", bytes_held() - before);
+    drop(held);
 }
 
 /// Rule 23: also at the end of a thread, when thread-locals are being dropped.
@@ -304,6 +342,30 @@ fn a_million_nested_merges() {
         inputs[5_000].1.cancel_with("in the tree");
         assert_eq!(level[0].err().unwrap().cause().unwrap().to_string(), "in the tree");
     });
+}
+
+/// Rule 23: however a set grows past eight sources, whoever awaits it registers with eight at most.
+#[test]
+fn awaiting_many_sources_takes_few_registrations() {
+    let registered = |ctx: &Context| {
+        let waker = Counting::new();
+        let mut done = pin!(ctx.done());
+        assert!(poll(done.as_mut(), &waker).is_pending());
+        // One is ours, and one is there to compare with.
+        Arc::strong_count(&waker) - 2
+    };
+    let ((mut chain, first), mut cancellers) = (live(), Vec::new());
+    let mut union = chain.clone();
+    cancellers.push(first);
+    for sources in 1..40 {
+        for ctx in [&chain, &union] {
+            let registered = registered(ctx);
+            assert!(if sources <= 8 { registered == sources } else { registered <= 8 }, "{registered} of {sources}");
+        }
+        let ((child, below), (other, beside)) = (chain.with_cancel(), live());
+        (chain, union) = (child, merge(&union, other));
+        cancellers.extend([below, beside]);
+    }
 }
 
 /// Rule 23: ten thousand inputs, and what is derived from them costs no more than from one.
