@@ -165,16 +165,25 @@ fn keep_earlier(known: &mut Option<Deadline>, other: Option<&Deadline>) {
     }
 }
 
-/// Whether a union of the two observes as `whole`, given the deadline of the union. Where `part` came first, its
-/// names have to be those of `whole`, because the earlier argument's are kept.
+/// Whether a union of the two observes as `whole`, given the deadline of the union. Where `part` came first, `whole`
+/// has to tell the names that it has, because the earlier argument's are kept: what stands for others and comes before
+/// a source there, and not here, may have that source too, under another name.
 fn covers(whole: &Node, part: &Node, deadline: Option<&Deadline>, part_is_first: bool) -> bool {
-    let has = |name: Option<&Name>, other: Option<&Name>| !part_is_first || Name::same(name, other);
+    let is_alone = |(node, _): &(&Node, Option<&Name>)| !node.stands_for_others();
+    let alone = || whole.sources().take_while(is_alone).count();
+    let begin_alike = || {
+        let both = whole.sources().zip(part.sources());
+        both.take_while(|((a, a_name), (b, b_name))| a.same(b) && Name::same(*a_name, *b_name)).count()
+    };
     same_deadline(whole.deadline(), deadline)
-        && part.sources().all(|(source, name)| {
-            whole.sources().any(|(other, other_name)| {
-                (source.same(other) && has(name, other_name))
-                    || stands_for(other, source).is_some_and(|inner| has(name, inner.or(other_name)))
-            })
+        && part.sources().enumerate().all(|(index, (source, name))| {
+            let mut found = whole.sources().enumerate().filter_map(|(at, (other, other_name))| {
+                let inner = if source.same(other) { None } else { stands_for(other, source, part_is_first)? };
+                Some((at, inner.or(other_name)))
+            });
+            let Some((at, other_name)) = found.next() else { return false };
+            let first = |at| (is_alone(&(source, name)) && at <= alone()) || (at == index && at <= begin_alike());
+            !part_is_first || (Name::same(name, other_name) && first(at))
         })
 }
 
@@ -220,12 +229,15 @@ impl Sources {
         }
     }
 
-    /// Only called after `node` was added: so as many sources are the same sources.
+    /// Only called after `node` was added: so as many sources are the same sources. Where one stands for others their
+    /// order counts too, which decides under which name it has those.
     fn are_those_of(&self, node: &Node) -> bool {
+        let ordered = self.set.iter().any(|entry| entry.node.stands_for_others());
         self.set.len() <= MAX_SOURCES
             && node.sources().count() == self.set.len()
-            && node.sources().all(|(source, name)| {
-                self.set.iter().any(|entry| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
+            && node.sources().enumerate().all(|(index, (source, name))| {
+                let mut here = self.set.iter().enumerate().filter(|(at, _)| !ordered || *at == index);
+                here.any(|(_, entry)| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
             })
     }
 }

@@ -177,6 +177,10 @@ impl Node {
         self.0.is_unique()
     }
 
+    pub(crate) fn stands_for_others(&self) -> bool {
+        matches!(self.role(), Role::Relay(_) | Role::Gather(_))
+    }
+
     pub(crate) fn is_signal(&self) -> bool {
         matches!(self.role(), Role::Signal(_))
     }

@@ -163,16 +163,16 @@ fn deduplicate(entries: &mut Set) {
     });
 }
 
-/// The name under which a relay, or a gather as far as it is searched, has `source` among those it stands for.
-pub(crate) fn stands_for<'a>(node: &'a Node, source: &Node) -> Option<Option<&'a Name>> {
-    let found = match node.role() {
-        Role::Relay(_) => node.entries().iter().find(|entry| entry.node.same(source)),
-        Role::Gather(gather) if gather.members.contains(&source.address()) => {
-            gather.entries.iter().find(|entry| entry.node.same(source))
-        }
-        _ => None,
+/// The name under which a relay, or a gather as far as it is searched, has `source` among those it stands for. With
+/// `exactly`, only where no gather comes before it there, which may have it under another name.
+pub(crate) fn stands_for<'a>(node: &'a Node, source: &Node, exactly: bool) -> Option<Option<&'a Name>> {
+    let entries = match node.role() {
+        Role::Relay(_) => node.entries(),
+        Role::Gather(gather) if gather.members.contains(&source.address()) => &gather.entries,
+        _ => return None,
     };
-    found.map(|entry| entry.name.as_ref())
+    let mut searched = entries.iter().take_while(|entry| !exactly || as_gather(&entry.node).is_none());
+    searched.find(|entry| entry.node.same(source)).map(|entry| entry.name.as_ref())
 }
 
 impl Entry {

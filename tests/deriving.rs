@@ -220,6 +220,28 @@ async fn names() {
     assert!(!Context::background().named("nothing to name").is_done());
 }
 
+/// Rule 14: a source that stands in one input twice, by itself and behind a relay, under two names. Found by random
+/// programs.
+#[test]
+fn names_of_sources_beside_their_relays() {
+    let origin = |ctx: &Context| ctx.err().and_then(|err| err.origin().map(str::to_owned));
+    let (ctx, canceller) = Context::background().with_cancel();
+    let (relay, x, other) = (ctx.relay(), ctx.named("x"), live());
+    let (x_first, relay_first) = (any_of([&x, &other, &relay]), any_of([&relay, &other, &x]));
+    let views = [
+        (merge(&relay, &x_first), None),
+        (merge(&x, &relay_first), Some("x")),
+        (any_of([&relay, &other, &x_first]), None),
+        (any_of([&x, &other, &relay_first]), Some("x")),
+        (merge(&x_first, &relay_first), Some("x")),
+        (merge(&relay_first, &x_first), None),
+    ];
+    assert!(canceller.cancel());
+    for (index, (ctx, name)) in views.iter().enumerate() {
+        assert_eq!(origin(ctx).as_deref(), *name, "view {index}");
+    }
+}
+
 /// Rule 14 past eight sources: who looks first does not name the error for others, and of two names for a whole crowd
 /// the earlier argument's counts, however the crowds are nested.
 #[test]
