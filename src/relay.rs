@@ -186,9 +186,10 @@ impl Entry {
 /// stands after it and is in it already.
 fn one_list(entries: Vec<Entry>) -> Vec<Entry> {
     let gathers = entries.iter().filter_map(|entry| as_gather(&entry.node).map(|gather| (entry, gather)));
-    let largest = gathers.max_by_key(|(_, gather)| gather.leaves);
-    let Some(kept) = largest.map(|(entry, _)| entry.node.clone()) else { return entries };
+    let Some((kept, _)) = gathers.max_by_key(|(_, gather)| gather.leaves) else { return entries };
+    let (kept, named) = (kept.node.clone(), kept.name.is_some());
     let near: Vec<&Node> = list_of(&kept).take(NEAR).collect();
+    let alike = if named { 0 } else { 1 + near.windows(2).take_while(|pair| begins_with(pair[0], pair[1])).count() };
     let mut out = Set::new();
     let mut passed = false;
     for entry in &entries {
@@ -196,7 +197,7 @@ fn one_list(entries: Vec<Entry>) -> Vec<Entry> {
             out.push(entry.clone());
             passed = true;
         } else if as_gather(&entry.node).is_some() {
-            take_apart(entry, &near, passed, &mut out);
+            take_apart(entry, &near, if passed { near.len() } else { alike }, passed, &mut out);
         } else if !(passed && is_in(&near, &entry.node)) {
             out.push(entry.clone());
         }
@@ -217,13 +218,20 @@ fn is_in(gathers: &[&Node], source: &Node) -> bool {
     gathers.iter().filter_map(|node| as_gather(node)).any(|gather| gather.members.contains(&address))
 }
 
+/// Whether `above` is what a gather tells first, and as it tells itself.
+fn begins_with(gather: &Node, above: &Node) -> bool {
+    let first = as_gather(gather).and_then(|gather| gather.entries.first());
+    first.is_some_and(|first| first.name.is_none() && first.node.same(above))
+}
+
 /// Appends the sources of a gather in their order, but what is in those that are kept. Before the kept one has been
-/// `passed` all of them are needed where they come with a name, because the earlier argument's counts.
-fn take_apart(entry: &Entry, kept: &[&Node], passed: bool, out: &mut Set) {
+/// `passed` only the first few are good for that, which tell what they have as it would be told here: so as not to
+/// take a later argument's name for a source, or its name for one that has none.
+fn take_apart(entry: &Entry, kept: &[&Node], alike: usize, passed: bool, out: &mut Set) {
     let mut behind = Vec::new();
     let mut level = Some(entry.clone());
     while let Some(entry) = level.take() {
-        let shared = (passed || entry.name.is_none()) && kept.iter().any(|kept| kept.same(&entry.node));
+        let shared = (passed || entry.name.is_none()) && kept.iter().take(alike).any(|kept| kept.same(&entry.node));
         let Some(gather) = as_gather(&entry.node).filter(|_| !shared) else { break };
         let mut after = Vec::new();
         for above in gather.entries.iter().map(|above| above.named(entry.name.as_ref())) {

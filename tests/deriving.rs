@@ -275,6 +275,29 @@ fn names_of_deep_crowds() {
     assert_eq!(views.each_ref().map(origin), [None, Some("x".to_owned()), None, Some("x".to_owned())]);
 }
 
+/// Rule 14 where two lists of crowds share a crowd that is unnamed in the earlier one.
+#[test]
+fn names_of_shared_crowds() {
+    let origin = |ctx: &Context| ctx.err().and_then(|err| err.origin().map(str::to_owned));
+    let sources: Vec<_> = (0..20).map(|_| Context::background().with_cancel()).collect();
+    let crowd = any_of(sources.iter().map(|(ctx, _)| ctx));
+    let x = sources[3].0.named("x");
+    let with =
+        |first: &[&Context], others: usize| any_of(first.iter().copied().cloned().chain((0..others).map(|_| live())));
+    let small = with(&[&crowd], 9);
+    let (large, beside) = (with(&[&crowd.named("large")], 41), with(&[&x, &crowd], 41));
+    let views = [
+        (with(&[&small, &large], 8), None),
+        (with(&[&large, &small], 8), Some("large")),
+        (with(&[&small, &beside], 8), None),
+        (with(&[&beside, &small], 8), Some("x")),
+    ];
+    assert!(sources[3].1.cancel());
+    for (index, (ctx, name)) in views.iter().enumerate() {
+        assert_eq!(origin(ctx).as_deref(), *name, "view {index}");
+    }
+}
+
 /// Rule 15: dropping is not a cancel, and a context is cancellable while a clone of its canceller lives.
 #[test]
 fn dropping_is_not_cancelling() {
