@@ -139,7 +139,8 @@ impl Union {
                 Live::One(node) => node.event(),
                 Live::Many(sources) => first_event(&sources.set, self.deadline.as_ref()),
             };
-            let before = before.filter(|(other, _)| *other < moment);
+            // At the same moment too: it was live then, so it was taken before what had finished.
+            let before = before.filter(|(other, _)| *other <= moment);
             let mut deadline = self.deadline;
             keep_earlier(&mut deadline, self.past.as_ref());
             let at = |deadline: Option<&Deadline>| deadline.map(|deadline| deadline.at);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use context_merge::{Context, Error, any_of, merge};
+use futures::FutureExt as _;
 use support::{Counting, poll};
 use tokio::time::{Instant, advance};
 
@@ -90,6 +91,25 @@ async fn inputs_that_finish_while_they_are_collected() {
     })));
     for ctx in [&before, &collected] {
         assert_eq!(ctx.err().unwrap().cause().unwrap().to_string(), "a");
+    }
+}
+
+/// Rules 2 and 14: of one event, and of equal deadlines, the earlier argument's, though it was live when it was taken.
+#[tokio::test(start_paused = true)]
+async fn inputs_that_finish_by_one_event_while_they_are_collected() {
+    let (ctx, canceller) = Context::background().with_cancel();
+    let by_cancel = any_of(std::iter::once(ctx.named("x")).chain(std::iter::once_with(|| {
+        canceller.cancel();
+        ctx.named("y")
+    })));
+    let at = Instant::now() + SECOND;
+    let limit = |name: &str| Context::background().with_deadline(at).named(name);
+    let by_deadline = any_of(std::iter::once(limit("x")).chain(std::iter::once_with(|| {
+        let _ = advance(SECOND).now_or_never();
+        limit("y")
+    })));
+    for ctx in [&by_cancel, &by_deadline] {
+        assert_eq!(ctx.err().unwrap().origin(), Some("x"));
     }
 }
 
