@@ -19,9 +19,9 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --document-private-items
 
-# The models of tests/loom.rs, through every interleaving of up to three preemptions.
+# The models of tests/loom/, each through every interleaving up to its bound on preemptions; prints a line for each.
 loom:
-    RUSTFLAGS="--cfg context_merge_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test loom
+    RUSTFLAGS="--cfg context_merge_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test loom -- --nocapture --test-threads=1
 
 # Fuzzes each target for so many seconds.
 fuzz seconds="60":
