@@ -67,6 +67,9 @@ impl Canceller {
             if let Some(waiters) = node.close() {
                 panics.catch(|| waiters.fire());
             }
+        } else {
+            // Whoever was first may still be on the way to the gathers.
+            node.tell_below();
         }
         panics.resume();
         first

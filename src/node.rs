@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::cell::{ASK, Cell, FIRED, Moment, QUIET};
 use crate::error::{Error, Name};
-use crate::relay::{Gather, Relay};
+use crate::relay::{Gather, Relay, leaves};
 use crate::release::let_go;
 use crate::signal::{Signal, Until};
 use crate::sync::{Arc, AtomicU32, BEFORE_ALL_CANCELS, OnceLock, Ordering, Shared, fence, now, ticks};
@@ -342,6 +342,22 @@ impl Node {
             }
         }
         self.existing_waiters()
+    }
+
+    /// What stands below those sources of this node that have fired is told when this returns. Whoever fired them may
+    /// still be at that.
+    pub(crate) fn tell_below(&self) {
+        self.sources().for_each(|(source, _)| source.tell());
+    }
+
+    /// The same for a source, or for those that it stands for.
+    pub(crate) fn tell(&self) {
+        let relayed = if matches!(self.role(), Role::Relay(_)) { self.entries() } else { &[] };
+        for leaf in relayed.iter().map(|entry| &entry.node).chain([self]).flat_map(leaves) {
+            if let Some(list) = leaf.existing_waiters().filter(|_| leaf.cell().is_fired()) {
+                list.tell();
+            }
+        }
     }
 
     /// Nothing can register from now on; gives what has.

@@ -213,6 +213,12 @@ fn list_of(node: &Node) -> impl Iterator<Item = &Node> {
     })
 }
 
+/// The sources that a gather stands for, across its list; any other node itself.
+pub(crate) fn leaves(node: &Node) -> impl Iterator<Item = &Node> {
+    let gathered = list_of(node).filter_map(as_gather).flat_map(|gather| &gather.entries).map(|entry| &entry.node);
+    gathered.chain([node]).filter(|node| as_gather(node).is_none())
+}
+
 fn is_in(gathers: &[&Node], source: &Node) -> bool {
     let address = source.address();
     gathers.iter().filter_map(|node| as_gather(node)).any(|gather| gather.members.contains(&address))

@@ -1,8 +1,10 @@
 //! Who waits on a source.
 //!
-//! W1. A list is open until its source fires or can fire no more; then it is taken out whole, and stays closed.
+//! W1. A list is open until its source fires or can fire no more; then it is closed for good, and taken out whole.
 //! W2. No waker is cloned, woken or dropped under the lock.
-//! W3. When a source fires, all lists below it are closed and told before the first waker runs.
+//! W3. When a source fires, all lists below it are closed and told before the first waker runs, and before anything
+//!     that says that it has fired returns. Whoever cannot wait for the one who is at that does it as well: what is
+//!     below stays in its place until all are told.
 //! W4. A link from below is counted in the lower list's `upstream`; the list is abandoned with the last of them.
 
 use std::task::Waker;
@@ -82,23 +84,39 @@ impl Waiters {
         self.told.load(Ordering::Acquire)
     }
 
-    fn close(&self, told: bool) -> (Slab<Waker>, Slab<Arc<Waiters>>) {
+    fn close(&self) -> (Slab<Waker>, Slab<Arc<Waiters>>) {
         let mut list = unpoisoned(self.list.lock());
-        if told {
-            self.told.store(true, Ordering::Release);
-        }
         list.open = false;
         (std::mem::take(&mut list.wakers), std::mem::take(&mut list.below))
+    }
+
+    /// Closes the list and gives those below, which stay where they are: whoever comes while others are still on
+    /// their way down goes down as well.
+    fn close_and_tell(&self, lists: &mut Vec<Arc<Self>>) {
+        let mut list = unpoisoned(self.list.lock());
+        self.told.store(true, Ordering::Release);
+        list.open = false;
+        lists.extend(list.below.iter().map(|(_, list)| Arc::clone(list)));
+    }
+
+    /// The source has fired: when this returns, every list below is told, whoever did it.
+    pub(crate) fn tell(&self) {
+        let mut lists = Vec::new();
+        self.close_and_tell(&mut lists);
+        while let Some(list) = lists.pop() {
+            list.close_and_tell(&mut lists);
+        }
     }
 
     /// The source has fired: tells every list below, then wakes everybody (W3). Wakers that panic do not keep the
     /// others from being woken; the first panic goes on when all have been.
     pub(crate) fn fire(&self) {
-        let (wakers, below) = self.close(true);
+        self.tell();
+        let (wakers, below) = self.close();
         let mut ready = vec![wakers];
         let mut lists: Vec<_> = below.into_iter().map(|(_, list)| list).collect();
         while let Some(list) = lists.pop() {
-            let (wakers, below) = list.close(true);
+            let (wakers, below) = list.close();
             ready.push(wakers);
             lists.extend(below.into_iter().map(|(_, list)| list));
         }
@@ -107,12 +125,12 @@ impl Waiters {
 
     /// The source can fire no more: lets go of all that is registered, and of what below waits for nothing else.
     pub(crate) fn abandon(&self) {
-        let (wakers, below) = self.close(false);
+        let (wakers, below) = self.close();
         let mut gone = vec![wakers];
         let mut lists: Vec<_> = below.into_iter().map(|(_, list)| list).collect();
         while let Some(list) = lists.pop() {
             if list.lost_upstream() {
-                let (wakers, below) = list.close(false);
+                let (wakers, below) = list.close();
                 gone.push(wakers);
                 lists.extend(below.into_iter().map(|(_, list)| list));
             }

@@ -148,3 +148,40 @@ fn gathers_are_told_before_the_first_waker_runs() {
         seen.note(format!("{early:?} {lay}"));
     });
 }
+
+/// Two calls of one canceller: whichever returns, every context over the source is done, past the bound too.
+#[test]
+fn a_gather_is_done_when_either_of_two_cancels_has_returned() {
+    model(Preemptions(3), &["lost across", "won across", "won around"], |seen| {
+        let (ctx, canceller) = source();
+        let all = any_of([&ctx, &source().0, &source().0]);
+        let other = beside({
+            let (canceller, all) = (canceller.clone(), all.clone());
+            move || {
+                let won = canceller.cancel_with("other");
+                assert!(all.is_done(), "the other cancel has returned");
+                won
+            }
+        });
+        let (won, lay) = other.against(|| canceller.cancel_with("mine"));
+        assert!(all.is_done(), "this cancel has returned");
+        assert_ne!(won, other.join());
+        seen.note(format!("{} {lay}", if won { "won" } else { "lost" }));
+    });
+}
+
+/// The child's cancel is too late, and returns while the one of the parent is under way: no context over the child is
+/// live then, though a gather may have been reached by nobody yet.
+#[test]
+fn a_gather_is_done_when_the_cancel_of_a_child_was_too_late() {
+    model(Preemptions(3), &["lost", "won"], |seen| {
+        let (parent, cancel_parent) = source();
+        let (child, cancel_child) = any_of([&parent, &source().0, &source().0]).with_cancel();
+        let below = [any_of([&child, &source().0, &source().0]), any_of([&source().0, &source().0, &child])];
+        let cancel = cancelling(cancel_parent, "parent");
+        let won = cancel_child.cancel();
+        assert!(below.iter().all(Context::is_done), "this cancel has returned");
+        assert!(cancel.join());
+        seen.note(if won { "won" } else { "lost" });
+    });
+}
