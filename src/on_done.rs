@@ -102,7 +102,7 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
     /// The error to run with, while there is something to run.
     fn err(&self) -> Option<Error> {
         let ctx = unpoisoned(self.work.lock()).as_ref().map(|(_, ctx)| ctx.clone())?;
-        ctx.err()
+        ctx.err_when_told()
     }
 }
 
@@ -147,7 +147,7 @@ impl Context {
     /// On a live context with a deadline or a foreign signal, outside a tokio runtime with time enabled. A panic of
     /// `f` comes out of the call that finished the context, after all others have been woken.
     pub fn on_done<F: FnOnce(&Error) + Send + 'static>(&self, f: F) -> OnDone {
-        if let Some(err) = self.err() {
+        if let Some(err) = self.err_when_told() {
             f(&err);
             return OnDone { callback: None };
         }
@@ -171,13 +171,21 @@ impl Context {
         // Made before a look that may panic with a foreign signal, which then leaves nothing behind.
         let on_done = OnDone { callback: Some(Arc::clone(&callback) as _) };
         // Registered first, looked then: whoever finished it in between may have come too early to find us.
-        if let Some(err) = self.err() {
+        if let Some(err) = self.err_when_told() {
             callback.run(&err);
         }
         if !callback.is_pending() {
             callback.withdraw();
         }
         on_done
+    }
+
+    /// The error, once every context past eight sources that the same event finishes is done too.
+    fn err_when_told(&self) -> Option<Error> {
+        let node = self.node.as_ref()?;
+        let err = node.err()?;
+        node.tell_below();
+        Some(err)
     }
 }
 

@@ -33,9 +33,11 @@ impl Relay {
 
 /// Links first and looks then: what fired in between is told here, by whoever made the links.
 fn link(entries: &[Entry], list: &Arc<Waiters>) -> Upstream {
-    let mut above = entries.iter().map(|entry| &entry.node).filter(|node| !node.is_signal());
+    let above = entries.iter().map(|entry| &entry.node).filter(|node| !node.is_signal());
     let upstream = Upstream::connect(list, above.clone().filter_map(|node| node.waiters().cloned()));
-    if above.any(Node::stirs) {
+    if above.clone().any(Node::stirs) {
+        // Who fired it may not have told all yet, and the wakers of others come after that (W3).
+        above.for_each(Node::tell);
         list.fire();
     }
     Upstream::connected(list);

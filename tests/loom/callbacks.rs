@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use context_merge::{Canceller, Context, OnDone, any_of, merge};
+use context_merge::{Canceller, Context, Error, OnDone, any_of, merge};
 
 use crate::exploring::Bound::{Preemptions, Unbounded};
-use crate::exploring::{Seen, beside, cancelling, model, source};
+use crate::exploring::{Seen, Waiter, beside, cancelling, model, source, told, why};
 
 /// How often a callback ran.
 struct Runs(Arc<AtomicUsize>);
@@ -170,4 +170,77 @@ fn the_last_cancellers_of_two_sources_let_a_callback_go() {
         assert!(runs.is_let_go(), "a detached callback keeps itself alive");
         seen.note(lay);
     });
+}
+
+/// Rule 4 for a callback that runs on the thread that registers it, while the cancel is on its way to the gathers.
+#[test]
+fn a_callback_that_runs_at_once_sees_the_gathers_done() {
+    model(Preemptions(3), &["has run across", "has run around", "runs later across"], |seen| {
+        let (ctx, canceller) = source();
+        let gather = any_of([&source().0, &ctx, &source().0]);
+        let seen_done = sees_done(&gather);
+        let cancel = cancelling(canceller, "over");
+        let (on_done, lay) = cancel.against(|| ctx.on_done(seen_done.1));
+        let ran = seen_done.0.count();
+        assert!(cancel.join());
+        assert_eq!(seen_done.0.count(), 1);
+        seen.note(format!("{} {lay}", if ran == 1 { "has run" } else { "runs later" }));
+        drop(on_done);
+    });
+}
+
+/// Rule 4 for a callback that is run by whoever links its relay in.
+#[test]
+fn a_callback_run_by_who_links_its_relay_sees_the_gathers_done() {
+    model(Preemptions(3), &["run", "run by the one who links"], |seen| {
+        let (ctx, canceller) = source();
+        let relay = ctx.relay();
+        let gather = any_of([&source().0, &ctx, &source().0]);
+        let (runs, callback) = sees_done(&gather);
+        let mut waiter = Waiter::new(&relay);
+        let linking = beside({
+            let runs = Runs(Arc::clone(&runs.0));
+            move || {
+                let before = runs.count();
+                waiter.poll().is_ready() && before == 0 && runs.count() == 1
+            }
+        });
+        let cancel = cancelling(canceller, "over");
+        let on_done = relay.on_done(callback);
+        let ran_here = runs.count() == 1;
+        let ran_there = linking.join();
+        assert!(cancel.join());
+        assert_eq!(runs.count(), 1);
+        seen.note(if ran_there && !ran_here { "run by the one who links" } else { "run" });
+        drop(on_done);
+    });
+}
+
+/// Rule 4 for a callback that is run by the cancel of one source because another one was first.
+#[test]
+fn a_callback_run_by_the_second_cancel_sees_the_gathers_of_the_first_done() {
+    model(Preemptions(2), &["a", "b"], |seen| {
+        let (a, cancel_a) = source();
+        let (b, cancel_b) = source();
+        let gather = any_of([&source().0, &a, &source().0]);
+        let merged = merge(&a, &b);
+        let on_done = merged.on_done(move |err| {
+            assert!(why(err) == "b" || gather.is_done(), "the callback runs before all are told");
+        });
+        let cancel = cancelling(cancel_a, "a");
+        assert!(cancel_b.cancel_with("b") && cancel.join());
+        seen.note(told(&merged).unwrap());
+        drop(on_done);
+    });
+}
+
+/// A callback that finds `ctx` done, and counts.
+fn sees_done(ctx: &Context) -> (Runs, impl FnOnce(&Error) + Send + 'static) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (counted, ctx) = (Arc::clone(&runs), ctx.clone());
+    let callback = move |_: &Error| {
+        assert!(ctx.is_done(), "the callback runs before all are told");
+        counted.fetch_add(1, Ordering::SeqCst);
+    };
+    (Runs(runs), callback)
 }
