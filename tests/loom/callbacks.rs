@@ -101,6 +101,24 @@ fn two_cancels_run_a_callback_once() {
     });
 }
 
+/// Run while it is being registered, it leaves nothing in the source that stays.
+#[test]
+fn a_callback_that_ran_leaves_nothing_in_the_other_source() {
+    model(Preemptions(3), &["across", "around"], |seen| {
+        let (a, cancel_a) = source();
+        let (b, cancel_b) = source();
+        let value = Arc::new(());
+        let merged = merge(a.with_value(Arc::clone(&value)), &b);
+        let cancel = cancelling(cancel_a, "over");
+        let ((), lay) = cancel.against(|| merged.on_done(|_| ()).detach());
+        drop((merged, a));
+        assert!(cancel.join());
+        assert_eq!(Arc::strong_count(&value), 1, "the registration holds its context");
+        assert!(cancel_b.cancel());
+        seen.note(lay);
+    });
+}
+
 #[test]
 fn stopping_a_callback_against_cancel() {
     model(Unbounded, &["has run around", "stopped across", "stopped around"], |seen| {
