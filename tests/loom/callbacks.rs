@@ -45,7 +45,7 @@ fn registered_runs_once<const N: usize>(seen: &Seen, ctx: &Context, cancellers: 
 
 #[test]
 fn registering_a_callback_against_cancel() {
-    model(Preemptions(4), &["has run across", "has run around", "runs later across"], |seen| {
+    model(Preemptions(3), &["has run across", "has run around", "runs later across"], |seen| {
         let (ctx, canceller) = source();
         registered_runs_once(seen, &merge(&ctx, source().0), [canceller]);
     });
@@ -53,7 +53,7 @@ fn registering_a_callback_against_cancel() {
 
 #[test]
 fn registering_a_callback_with_a_relay_against_cancel() {
-    model(Preemptions(4), &["has run across", "has run around", "runs later across"], |seen| {
+    model(Preemptions(3), &["has run across", "has run around", "runs later across"], |seen| {
         let (ctx, canceller) = source();
         registered_runs_once(seen, &ctx.relay(), [canceller]);
     });
@@ -61,7 +61,7 @@ fn registering_a_callback_with_a_relay_against_cancel() {
 
 #[test]
 fn registering_a_callback_with_a_gather_against_cancel() {
-    model(Preemptions(5), &["has run across", "has run around", "runs later across"], |seen| {
+    model(Preemptions(4), &["has run across", "has run around", "runs later across"], |seen| {
         let (ctx, canceller) = source();
         registered_runs_once(seen, &any_of([&source().0, &ctx, &source().0]), [canceller]);
     });
@@ -69,7 +69,7 @@ fn registering_a_callback_with_a_gather_against_cancel() {
 
 #[test]
 fn registering_a_callback_against_two_cancels() {
-    model(Preemptions(3), &["has run around", "runs later across", "runs later around"], |seen| {
+    model(Preemptions(2), &["has run around", "runs later across", "runs later around"], |seen| {
         let (a, cancel_a) = source();
         let (b, cancel_b) = source();
         registered_runs_once(seen, &merge(&a, &b), [cancel_a, cancel_b]);

@@ -193,7 +193,7 @@ fn merging_against_cancelling_an_input() {
 /// An input that finished before is the first, wherever it stands.
 #[test]
 fn merging_a_finished_input_with_one_being_cancelled() {
-    model(Preemptions(4), &["across", "around"], |seen| {
+    model(Preemptions(3), &["across", "around"], |seen| {
         let (a, cancel_a) = source();
         let (b, cancel_b) = source();
         assert!(cancel_b.cancel_with("b"));

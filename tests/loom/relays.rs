@@ -10,7 +10,7 @@ use crate::waiting::{other_source_still_wakes, parked_is_woken};
 
 #[test]
 fn register_through_a_relay_against_cancel() {
-    model(Preemptions(5), &["parked across", "ready across", "ready and woken around", "ready around"], |seen| {
+    model(Preemptions(4), &["parked across", "ready across", "ready and woken around", "ready around"], |seen| {
         let (ctx, canceller) = source();
         parked_is_woken(seen, ctx.relay(), canceller);
     });
@@ -18,7 +18,7 @@ fn register_through_a_relay_against_cancel() {
 
 #[test]
 fn register_through_a_chain_of_relays_against_cancel() {
-    model(Preemptions(5), &["parked across", "ready across", "ready and woken around", "ready around"], |seen| {
+    model(Preemptions(4), &["parked across", "ready across", "ready and woken around", "ready around"], |seen| {
         let (ctx, canceller) = source();
         let chain = merge(source().0, ctx).relay().relay();
         parked_is_woken(seen, merge(chain.relay(), source().0), canceller);
@@ -28,7 +28,7 @@ fn register_through_a_chain_of_relays_against_cancel() {
 /// The relay of the merge of a relay with two more: the sources are gathered between one relay and the other.
 #[test]
 fn register_through_a_relay_of_a_merge_with_a_relay_against_cancel() {
-    model(Unbounded, &["parked around", "ready across", "ready and woken around", "ready around"], |seen| {
+    model(Preemptions(5), &["parked around", "ready across", "ready and woken around", "ready around"], |seen| {
         let (ctx, canceller) = source();
         let relay = merge(source().0, ctx).relay();
         parked_is_woken(seen, any_of([&relay, &source().0, &source().0]).relay(), canceller);
@@ -38,7 +38,7 @@ fn register_through_a_relay_of_a_merge_with_a_relay_against_cancel() {
 #[test]
 fn making_a_relay_against_cancel() {
     model(
-        Preemptions(5),
+        Preemptions(4),
         &["live, parked across", "live, ready across", "live, ready around", "over, ready around"],
         |seen| {
             let (ctx, canceller) = source();

@@ -101,7 +101,7 @@ fn two_cancels_tell_a_gather_one_story() {
 /// The same across two gathers: one source stands in the inner, the other beside it.
 #[test]
 fn two_cancels_tell_nested_gathers_one_story() {
-    model(Preemptions(4), &["a, then a", "b, then b", "live, then a", "live, then b"], |seen| {
+    model(Preemptions(3), &["a, then a", "b, then b", "live, then a", "live, then b"], |seen| {
         let (a, cancel_a) = source();
         let (b, cancel_b) = source();
         let (c, _) = source();

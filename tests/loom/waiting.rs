@@ -260,7 +260,7 @@ fn the_last_canceller_against_the_cancel_of_a_clone() {
 /// Whoever goes last frees the node, and sees what the other did with it.
 #[test]
 fn dropping_the_last_context_against_cancel() {
-    model(Unbounded, &["done across", "done around", "live across", "live around"], |seen| {
+    model(Preemptions(4), &["done across", "done around", "live across", "live around"], |seen| {
         let (ctx, canceller) = source();
         let merged = merge(&ctx, source().0);
         let value = Arc::new(());
