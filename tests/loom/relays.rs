@@ -1,11 +1,13 @@
 //! Relays: linked in by who waits first, and gone with who holds them (rules 15 and 17).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use context_merge::{any_of, merge};
 
 use crate::exploring::Bound::{Preemptions, Unbounded};
-use crate::exploring::{Waiter, beside, cancelling, model, or_live, source, told};
+use crate::exploring::{Waiter, acting, beside, cancelling, model, or_live, source, told};
 use crate::waiting::{other_source_still_wakes, parked_is_woken};
 
 #[test]
@@ -99,6 +101,40 @@ fn two_waiters_activate_one_relay_against_cancel() {
             seen.note(format!("{}{late}", outcome.join(" and ")));
         },
     );
+}
+
+/// Rule 4 for a waker that is woken by whoever links its relay in, while the cancel is on its way to the gathers.
+#[test]
+fn a_waker_woken_by_who_links_its_relay_sees_the_gathers_done() {
+    model(Preemptions(3), &["woken", "woken by the one who links"], |seen| {
+        let (ctx, canceller) = source();
+        let relay = ctx.relay();
+        let gather = any_of([&source().0, &ctx, &source().0]);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let waker = acting({
+            let woken = Arc::clone(&woken);
+            move || {
+                assert!(gather.is_done(), "woken before all are told");
+                woken.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let mut other = Waiter::new(&relay);
+        let linking = beside({
+            let woken = Arc::clone(&woken);
+            move || {
+                let before = woken.load(Ordering::SeqCst);
+                let ready = other.poll().is_ready();
+                ready && before < woken.load(Ordering::SeqCst)
+            }
+        });
+        let cancel = cancelling(canceller, "over");
+        let mut waiter = Waiter::new(&relay);
+        let first = waiter.poll_with(&waker);
+        let by_who_links = linking.join();
+        assert!(cancel.join());
+        assert!(first.is_ready() || woken.load(Ordering::SeqCst) == 1, "a wake-up is lost");
+        seen.note(if by_who_links { "woken by the one who links" } else { "woken" });
+    });
 }
 
 /// The relay goes with what was registered in it, whether or not the cancel has found its list.
