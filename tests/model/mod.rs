@@ -1,114 +1,226 @@
-//! What a context has to say, told naively: sets as lists, time as a number, nothing lazy, nothing shared with `src/`.
+//! What contexts have to say, told naively: pure functions from what has happened, one call after the other. Sets are
+//! lists, time is a number, nothing is lazy, and nothing is shared with `src/`. Every layer of tests is judged by it.
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses a part")]
 
-pub mod programs;
+pub mod history;
+pub mod machine;
+pub mod one_by_one;
+pub mod overlapping;
+pub mod scope;
 
-/// The source of a `with_cancel`, by its number.
-pub type Source = usize;
-pub type Name = Option<&'static str>;
+use std::collections::BTreeMap;
 
-/// When an event happened: the instant, then the place among the cancels; a deadline comes before them.
-pub type Moment = (u64, u64);
+/// What a context, a canceller, a waiter or a callback is known by; each kind has numbers of its own.
+pub type Id = u16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    Cancelled(Source),
-    /// The deadline with this number.
-    Deadline(usize),
+/// The context that is there from the beginning.
+pub const BACKGROUND: Id = 0;
+
+/// A call, of the crate and of the model alike. It says itself under which number its result is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    Cancellable { of: Id, ctx: Id },
+    /// `size` cancellable children, under the numbers that follow, and `ctx` over all of them.
+    Crowd { of: Id, size: Id, ctx: Id },
+    /// At so many milliseconds after the start.
+    Deadline { of: Id, at: u64, ctx: Id },
+    Value { of: Id, value: u32, ctx: Id },
+    Named { of: Id, name: u8, ctx: Id },
+    Relay { of: Id, ctx: Id },
+    WithoutCancel { of: Id, ctx: Id },
+    ValuesOf { of: Id, primary: Id, ctx: Id },
+    AnyOf { of: Vec<Id>, ctx: Id },
+    Signal { ctx: Id },
+    DropContext { ctx: Id },
+    Cancel { source: Id },
+    DropCanceller { source: Id },
+    Raise { signal: Id },
+    Advance { millis: u64 },
+    IsDone { ctx: Id },
+    Err { ctx: Id },
+    /// Its deadline and its value.
+    Read { ctx: Id },
+    IsCancelled { source: Id },
+    /// Makes a future and polls it.
+    Wait { ctx: Id, waiter: Id },
+    /// Polls with the same waker, or with another.
+    Poll { waiter: Id, anew: bool },
+    DropWaiter { waiter: Id },
+    /// The callback looks at its own context, and at another.
+    OnDone { ctx: Id, other: Id, callback: Id },
+    Stop { callback: Id },
+    Detach { callback: Id },
 }
 
+/// What a call gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub moment: Moment,
+pub enum Answer {
+    Nothing,
+    Is(bool),
+    /// None is not finished, or pending.
+    Told(Option<Story>),
+    Read { deadline: Option<u64>, value: Option<u32> },
+}
+
+/// Why a context is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Story {
     pub why: Why,
     pub origin: Name,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The source of the context with this number.
+    Cancelled(Id),
+    /// The deadline of the context with this number.
+    Deadline(Id),
+}
+
+/// The number of a name.
+pub type Name = Option<u8>;
+
+/// When an event happened: the instant, then the place among the cancels; a deadline comes before them.
+type Moment = (u64, u64);
+
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline {
-    pub at: u64,
-    pub id: usize,
-    pub name: Name,
+struct Event {
+    moment: Moment,
+    story: Story,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: u64,
+    id: Id,
+    name: Name,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Ctx {
-    pub sources: Vec<(Source, Name)>,
-    pub deadline: Option<Deadline>,
-    pub value: Option<u32>,
+struct Ctx {
+    sources: Vec<(Id, Name)>,
+    deadline: Option<Deadline>,
+    value: Option<u32>,
     /// What it was finished by when it was made.
-    pub born: Option<Outcome>,
+    born: Option<Event>,
 }
 
 /// What has happened so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct World {
-    pub now: u64,
-    cancelled: Vec<Option<Moment>>,
-    cancels: u64,
-    deadlines: usize,
+    now: u64,
+    contexts: BTreeMap<Id, Ctx>,
+    /// The contexts that cancellers finish.
+    sources: BTreeMap<Id, Ctx>,
+    cancelled: BTreeMap<Id, Moment>,
+    waiters: BTreeMap<Id, Ctx>,
+    /// With whether it was stopped.
+    callbacks: BTreeMap<Id, (Ctx, bool)>,
 }
 
 impl World {
-    pub fn outcome(&self, ctx: &Ctx) -> Option<Outcome> {
-        if ctx.born.is_some() {
-            return ctx.born;
+    pub fn new() -> Self {
+        Self {
+            now: 0,
+            contexts: BTreeMap::from([(BACKGROUND, Ctx::default())]),
+            sources: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            callbacks: BTreeMap::new(),
         }
-        let deadline = ctx.deadline.filter(|deadline| deadline.at <= self.now).map(|deadline| Outcome {
-            moment: (deadline.at, 0),
-            why: Why::Deadline(deadline.id),
-            origin: deadline.name,
-        });
-        let cancels = ctx.sources.iter().filter_map(|&(source, origin)| {
-            self.cancelled[source].map(|moment| Outcome { moment, why: Why::Cancelled(source), origin })
-        });
-        // min_by_key keeps the first of equals: the earlier argument.
-        deadline.into_iter().chain(cancels).min_by_key(|outcome| outcome.moment)
+    }
+
+    /// What the call gives if it comes next.
+    pub fn answer(&self, op: &Op) -> Answer {
+        match op {
+            Op::Cancel { source } => Answer::Is(self.event(&self.sources[source]).is_none()),
+            Op::IsDone { ctx } => Answer::Is(self.event(&self.contexts[ctx]).is_some()),
+            Op::Err { ctx } | Op::Wait { ctx, .. } => self.told(&self.contexts[ctx]),
+            Op::Poll { waiter, .. } => self.told(&self.waiters[waiter]),
+            Op::Read { ctx } => {
+                let ctx = &self.contexts[ctx];
+                Answer::Read { deadline: ctx.deadline.map(|deadline| deadline.at), value: ctx.value }
+            }
+            Op::IsCancelled { source } => {
+                let event = self.event(&self.sources[source]);
+                Answer::Is(event.is_some_and(|event| event.story.why == Why::Cancelled(*source)))
+            }
+            Op::Stop { callback } => Answer::Is(self.event(&self.callbacks[callback].0).is_none()),
+            _ => Answer::Nothing,
+        }
+    }
+
+    /// The world after the call.
+    #[must_use]
+    pub fn after(mut self, op: &Op) -> Self {
+        // A handle that is dropped changes nothing, and those who look at a context then still may.
+        match op {
+            Op::Cancel { source } if self.event(&self.sources[source]).is_none() => self.happened(*source),
+            Op::Raise { signal } => self.happened(*signal),
+            Op::Advance { millis } => self.now += millis,
+            Op::Wait { ctx, waiter } => drop(self.waiters.insert(*waiter, self.contexts[ctx].clone())),
+            Op::DropWaiter { waiter } => drop(self.waiters.remove(waiter)),
+            Op::OnDone { ctx, callback, .. } => {
+                self.callbacks.insert(*callback, (self.contexts[ctx].clone(), false));
+            }
+            Op::Stop { callback } => {
+                let stopped = self.answer(op) == Answer::Is(true);
+                self.callbacks.get_mut(callback).expect("it was registered").1 = stopped;
+            }
+            Op::Crowd { of, size, ctx } => {
+                let children: Vec<Id> = (ctx + 1..=ctx + size).collect();
+                for child in &children {
+                    self = self.after(&Op::Cancellable { of: *of, ctx: *child });
+                }
+                return self.after(&Op::AnyOf { of: children, ctx: *ctx });
+            }
+            _ => self.make(op),
+        }
+        self
+    }
+
+    fn make(&mut self, op: &Op) {
+        let (id, made) = match op {
+            Op::Cancellable { of, ctx } => {
+                let mut child = self.child(*of);
+                child.sources.push((*ctx, None));
+                self.sources.insert(*ctx, child.clone());
+                (ctx, child)
+            }
+            Op::Signal { ctx } => (ctx, Ctx { sources: vec![(*ctx, None)], ..Ctx::default() }),
+            Op::Deadline { of, at, ctx } => {
+                let mut child = self.child(*of);
+                if child.deadline.is_none_or(|known| *at < known.at) {
+                    child.deadline = Some(Deadline { at: *at, id: *ctx, name: None });
+                }
+                (ctx, child)
+            }
+            Op::Named { of, name, ctx } => (ctx, named(self.child(*of), *name)),
+            Op::Relay { of, ctx } => (ctx, self.child(*of)),
+            Op::Value { of, value, ctx } => (ctx, Ctx { value: Some(*value), ..self.contexts[of].clone() }),
+            Op::WithoutCancel { of, ctx } => (ctx, Ctx { value: self.contexts[of].value, ..Ctx::default() }),
+            Op::ValuesOf { of, primary, ctx } => {
+                (ctx, Ctx { value: self.contexts[primary].value, ..self.contexts[of].clone() })
+            }
+            Op::AnyOf { of, ctx } => (ctx, self.union(of)),
+            _ => return,
+        };
+        self.contexts.insert(*id, made);
     }
 
     /// Derivation keeps the finish of the parent.
-    fn child(&self, parent: &Ctx) -> Ctx {
-        Ctx { born: self.outcome(parent), ..parent.clone() }
+    fn child(&self, of: Id) -> Ctx {
+        let parent = &self.contexts[&of];
+        Ctx { born: self.event(parent), ..parent.clone() }
     }
 
-    pub fn with_cancel(&mut self, parent: &Ctx) -> (Ctx, Source) {
-        let mut ctx = self.child(parent);
-        let source = self.cancelled.len();
-        self.cancelled.push(None);
-        ctx.sources.push((source, None));
-        (ctx, source)
-    }
-
-    /// The child, and the number of the deadline if it is the earliest now.
-    pub fn with_deadline(&mut self, parent: &Ctx, at: u64) -> (Ctx, usize) {
-        let mut ctx = self.child(parent);
-        let id = self.deadlines;
-        self.deadlines += 1;
-        if ctx.deadline.is_none_or(|known| at < known.at) {
-            ctx.deadline = Some(Deadline { at, id, name: None });
-        }
-        (ctx, id)
-    }
-
-    pub fn named(&self, parent: &Ctx, name: &'static str) -> Ctx {
-        let mut ctx = self.child(parent);
-        for (_, known) in &mut ctx.sources {
-            *known = known.or(Some(name));
-        }
-        if let Some(deadline) = &mut ctx.deadline {
-            deadline.name = deadline.name.or(Some(name));
-        }
-        if let Some(born) = &mut ctx.born {
-            born.origin = born.origin.or(Some(name));
-        }
-        ctx
-    }
-
-    pub fn merge(&self, inputs: &[Ctx]) -> Ctx {
-        let mut ctx = Ctx { value: inputs.first().and_then(|primary| primary.value), ..Ctx::default() };
-        ctx.born = inputs.iter().filter_map(|input| self.outcome(input)).min_by_key(|outcome| outcome.moment);
-        ctx.deadline = inputs.iter().filter_map(|input| input.deadline).min_by_key(|deadline| deadline.at);
-        for &(source, name) in inputs.iter().flat_map(|input| &input.sources) {
+    fn union(&self, inputs: &[Id]) -> Ctx {
+        let inputs = || inputs.iter().map(|input| &self.contexts[input]);
+        let mut ctx = Ctx { value: inputs().next().and_then(|primary| primary.value), ..Ctx::default() };
+        // min_by_key keeps the first of equals: the earlier argument.
+        ctx.born = inputs().filter_map(|input| self.event(input)).min_by_key(|event| event.moment);
+        ctx.deadline = inputs().filter_map(|input| input.deadline).min_by_key(|deadline| deadline.at);
+        for &(source, name) in inputs().flat_map(|input| &input.sources) {
             if !ctx.sources.iter().any(|&(known, _)| known == source) {
                 ctx.sources.push((source, name));
             }
@@ -116,13 +228,55 @@ impl World {
         ctx
     }
 
-    /// Cancels the source of a context: true where that finishes it.
-    pub fn cancel(&mut self, ctx: &Ctx, source: Source) -> bool {
-        if self.outcome(ctx).is_some() {
-            return false;
-        }
-        self.cancels += 1;
-        self.cancelled[source] = Some((self.now, self.cancels));
-        true
+    fn happened(&mut self, source: Id) {
+        let moment = (self.now, 1 + self.cancelled.len() as u64);
+        self.cancelled.entry(source).or_insert(moment);
     }
+
+    fn event(&self, ctx: &Ctx) -> Option<Event> {
+        if ctx.born.is_some() {
+            return ctx.born;
+        }
+        let deadline = ctx.deadline.filter(|deadline| deadline.at <= self.now).map(|deadline| Event {
+            moment: (deadline.at, 0),
+            story: Story { why: Why::Deadline(deadline.id), origin: deadline.name },
+        });
+        let cancels = ctx.sources.iter().filter_map(|&(source, origin)| {
+            let moment = *self.cancelled.get(&source)?;
+            Some(Event { moment, story: Story { why: Why::Cancelled(source), origin } })
+        });
+        deadline.into_iter().chain(cancels).min_by_key(|event| event.moment)
+    }
+
+    fn told(&self, ctx: &Ctx) -> Answer {
+        Answer::Told(self.event(ctx).map(|event| event.story))
+    }
+
+    /// Whether the callback has run.
+    pub fn has_run(&self, callback: Id) -> bool {
+        let (ctx, stopped) = &self.callbacks[&callback];
+        !stopped && self.event(ctx).is_some()
+    }
+
+    /// How many sources the context has that a call is about, and what finished it.
+    pub fn about(&self, op: &Op) -> Option<(usize, Option<Why>)> {
+        let ctx = match op {
+            Op::IsDone { ctx } | Op::Err { ctx } | Op::Wait { ctx, .. } => self.contexts.get(ctx)?,
+            Op::Poll { waiter, .. } => self.waiters.get(waiter)?,
+            Op::Stop { callback } => &self.callbacks.get(callback)?.0,
+            _ => return None,
+        };
+        Some((ctx.sources.len(), self.event(ctx).map(|event| event.story.why)))
+    }
+}
+
+/// The name goes to what has none yet.
+fn named(mut ctx: Ctx, name: u8) -> Ctx {
+    let sources = ctx.sources.iter_mut().map(|(_, known)| known);
+    let deadline = ctx.deadline.iter_mut().map(|deadline| &mut deadline.name);
+    let born = ctx.born.iter_mut().map(|event| &mut event.story.origin);
+    for known in sources.chain(deadline).chain(born) {
+        *known = known.or(Some(name));
+    }
+    ctx
 }

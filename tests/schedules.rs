@@ -1,0 +1,109 @@
+//! Programs for two to four threads, drawn by proptest, whose history the naive model has to explain.
+//!
+//! `RUSTFLAGS="--cfg context_merge_shuttle" cargo test --release --test schedules` runs each under many schedules of
+//! shuttle's, random ones and PCT's; there a set is gathered from three sources on. Without the flag each runs a few
+//! times on real threads; the fuzz target `threads` does the same. A failure says how to run its schedule again.
+
+mod model;
+
+use model::overlapping::Program;
+use model::scope::Draw;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+/// The numbers that a program is drawn from: what is done first, then each thread's.
+type Draws = (Vec<Draw>, Vec<Vec<Draw>>);
+
+fn draws() -> impl Strategy<Value = Draws> {
+    let calls = |most| prop::collection::vec(any::<Draw>(), 1..most);
+    (calls(10), prop::collection::vec(calls(7), 2..5))
+}
+
+#[test]
+fn overlapping_calls_are_explained() {
+    if let Ok(failed) = std::env::var("REPLAY") {
+        return schedules::replay(&failed);
+    }
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256);
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::default() };
+    let explored = TestRunner::new(config).run(&draws(), |(before, threads)| {
+        let program = Program::drawn(&before, &threads);
+        schedules::explore(&program).map_err(|failed| {
+            let text = text(&(before, threads));
+            TestCaseError::fail(format!("{program:?}{failed}\nagain: just replay {text}"))
+        })
+    });
+    // Display, so that the program can be read.
+    explored.unwrap_or_else(|failed| panic!("{failed}"));
+}
+
+/// In one word: bytes in hexadecimal, threads behind commas.
+fn text((before, threads): &Draws) -> String {
+    let hex = |draws: &Vec<Draw>| draws.concat().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    [before].into_iter().chain(threads).map(hex).collect::<Vec<_>>().join(",")
+}
+
+fn parsed(text: &str) -> Program {
+    let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).expect("hexadecimal");
+    let draws = |part: &str| -> Vec<Draw> {
+        let bytes: Vec<u8> = part.as_bytes().chunks(2).map(byte).collect();
+        bytes.chunks_exact(4).map(|draw| draw.try_into().expect("four")).collect()
+    };
+    let mut parts = text.split(',').map(draws);
+    Program::drawn(&parts.next().expect("one part at least"), &parts.collect::<Vec<_>>())
+}
+
+#[cfg(context_merge_shuttle)]
+mod schedules {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+    use shuttle::{Config, FailurePersistence, Runner};
+
+    use super::Program;
+
+    /// Of each kind.
+    const SCHEDULES: usize = 60;
+
+    pub(super) fn explore(program: &Program) -> Result<(), String> {
+        run(program, RandomScheduler::new(SCHEDULES))?;
+        run(program, PctScheduler::new(3, SCHEDULES))
+    }
+
+    fn run(program: &Program, scheduler: impl Scheduler + 'static) -> Result<(), String> {
+        let mut config = Config::new();
+        config.failure_persistence = FailurePersistence::Print;
+        let program = program.clone();
+        let run = AssertUnwindSafe(|| Runner::new(scheduler, config).run(move || program.run()));
+        catch_unwind(run).map(drop).map_err(|panic| match panic.downcast::<String>() {
+            Ok(message) => *message,
+            Err(_) => "a panic without a message".to_owned(),
+        })
+    }
+
+    pub(super) fn replay(failed: &str) {
+        let (program, schedule) = failed.split_once(' ').expect("a program and a schedule");
+        let program = super::parsed(program);
+        eprintln!("{program:?}");
+        shuttle::replay(move || program.run(), schedule);
+    }
+}
+
+#[cfg(not(context_merge_shuttle))]
+mod schedules {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::Program;
+
+    pub(super) fn explore(program: &Program) -> Result<(), String> {
+        let run = || (0..4).for_each(|_| program.run());
+        catch_unwind(AssertUnwindSafe(run)).map_err(|_| "see the panic above".to_owned())
+    }
+
+    /// Real threads have no schedule to follow, so this tries often.
+    pub(super) fn replay(failed: &str) {
+        let program = super::parsed(failed.split(' ').next().expect("a program"));
+        eprintln!("{program:?}");
+        (0..10_000).for_each(|_| program.run());
+    }
+}
