@@ -23,9 +23,26 @@ doc:
 loom:
     RUSTFLAGS="--cfg context_merge_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test loom -- --nocapture --test-threads=1
 
-# Fuzzes each target for so many seconds.
-fuzz seconds="60":
-    cargo +{{ nightly }} fuzz run programs -- -max_total_time={{ seconds }} -max_len=400 -rss_limit_mb=4096
+# Programs for several threads under shuttle's schedules, and what they tell judged by the model; so many programs.
+schedules programs="256":
+    RUSTFLAGS="--cfg context_merge_shuttle" CARGO_TARGET_DIR=target/shuttle PROPTEST_CASES={{ programs }} cargo test --release --test schedules
+
+# Runs a program that failed under its schedule again; the failure says with which two words.
+replay program schedule:
+    REPLAY="{{ program }} {{ schedule }}" RUSTFLAGS="--cfg context_merge_shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test schedules -- --nocapture
+
+# Fuzzes each target for so many seconds, with AddressSanitizer and a look for leaks.
+fuzz seconds="60": (fuzz-one "programs" seconds "400") (fuzz-one "threads" seconds "200")
+
+# New finds go to fuzz/corpus, which is not committed; the seeds are, and run on stable with the tests.
+[private]
+fuzz-one target seconds length:
+    mkdir -p fuzz/corpus/{{ target }}
+    cargo +{{ nightly }} fuzz run {{ target }} fuzz/corpus/{{ target }} tests/seeds/{{ target }} -- -max_total_time={{ seconds }} -max_len={{ length }} -rss_limit_mb=4096
+
+# Breaks the code in one place after the other, and lists what no test notices: hours. Needs cargo-mutants.
+mutants *options:
+    cargo mutants {{ options }}
 
 # The README's first command, and every other example.
 examples:

@@ -133,10 +133,11 @@ impl Union {
 
     fn into_node(self) -> Option<Node> {
         if let Some((moment, err, node)) = self.finished {
-            // What was live when it was added may have finished since, and before what was seen to have finished.
+            // What was live when it was added may have finished since, and before what was seen to have finished; and a
+            // gather may not have been told.
             let before = match &self.live {
                 Live::Nothing => None,
-                Live::One(node) => node.event(),
+                Live::One(node) => node.first_event(),
                 Live::Many(sources) => first_event(&sources.set, self.deadline.as_ref()),
             };
             // At the same moment too: it was live then, so it was taken before what had finished.

@@ -214,6 +214,18 @@ impl Node {
     pub(crate) fn event(&self) -> Option<(Moment, Error)> {
         match self.verdict() {
             LIVE => None,
+            verdict => self.event_of(verdict),
+        }
+    }
+
+    /// As the function of that name: also an event that a gather is still to be told of, or a deadline to come.
+    pub(crate) fn first_event(&self) -> Option<(Moment, Error)> {
+        let (_, verdict) = earliest(self.entries(), || self.find_own(), self.deadline())?;
+        self.event_of(verdict)
+    }
+
+    fn event_of(&self, verdict: u32) -> Option<(Moment, Error)> {
+        match verdict {
             OWN => self.find_own().map(Found::event),
             verdict => event_of(verdict, self.entries(), self.deadline()),
         }
@@ -372,7 +384,7 @@ impl Node {
     }
 }
 
-/// The first event of a set that is not a node yet, given that one has happened before.
+/// The first event of a set that is not a node yet, or the deadline, if that will be before any.
 pub(crate) fn first_event(entries: &[Entry], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
     let (_, verdict) = earliest(entries, || None, deadline)?;
     event_of(verdict, entries, deadline)

@@ -1,12 +1,11 @@
-//! Programs of contexts, judged by the naive model that the tests use.
+//! Calls made one after the other, by the crate and by the naive model that the tests use.
 #![no_main]
 
 #[path = "../../tests/model/mod.rs"]
 mod model;
-#[path = "../../tests/support/mod.rs"]
-mod support;
 
 use libfuzzer_sys::fuzz_target;
-use model::programs::{Step, agree};
+use model::one_by_one::agree_on;
+use model::scope::Draw;
 
-fuzz_target!(|steps: Vec<Step>| agree(&steps[..steps.len().min(100)]));
+fuzz_target!(|draws: Vec<Draw>| agree_on(&draws));

@@ -66,7 +66,8 @@ impl Log {
 /// # Panics
 /// With the calls and the place where every order ends, if there is none.
 pub fn explain(calls: &[Call]) {
-    let mut search = Search { calls, placed: vec![false; calls.len()], won: BTreeMap::new(), furthest: (0, String::new()) };
+    let mut search =
+        Search { calls, placed: vec![false; calls.len()], won: BTreeMap::new(), furthest: (0, String::new()) };
     assert!(search.explains(World::new()), "no order explains\n{}", search.furthest.1);
 }
 

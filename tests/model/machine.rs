@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{self, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Machine {
     log: Arc<Log>,
     contexts: BTreeMap<Id, Context>,
     cancellers: BTreeMap<Id, Canceller>,
-    signals: BTreeMap<Id, Manual>,
+    signals: BTreeMap<Id, (Manual, Context)>,
 }
 
 /// What a thread keeps to itself.
@@ -95,7 +95,12 @@ impl Machine {
             }
             Op::DropContext { ctx } => nothing(self.contexts.remove(ctx)),
             Op::DropCanceller { source } => nothing(self.cancellers.remove(source)),
-            Op::Raise { signal } => nothing(self.signals[signal].raise(*signal)),
+            Op::Raise { signal } => {
+                let (manual, ctx) = &self.signals[signal];
+                manual.raise(*signal);
+                // It happens when it is first seen.
+                nothing(ctx.is_done())
+            }
             Op::Advance { millis } => nothing(advance(*millis)),
             _ => nothing(self.make(op)),
         }
@@ -124,8 +129,9 @@ impl Machine {
             },
             Op::Signal { ctx } => {
                 let signal = Manual::new();
-                self.signals.insert(*ctx, signal.clone());
-                (ctx, Context::from_signal(signal))
+                let made = Context::from_signal(signal.clone());
+                self.signals.insert(*ctx, (signal, made.clone()));
+                (ctx, made)
             }
             _ => unreachable!("{op:?} makes no context"),
         };

@@ -19,37 +19,105 @@ pub const BACKGROUND: Id = 0;
 /// A call, of the crate and of the model alike. It says itself under which number its result is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Cancellable { of: Id, ctx: Id },
+    Cancellable {
+        of: Id,
+        ctx: Id,
+    },
     /// `size` cancellable children, under the numbers that follow, and `ctx` over all of them.
-    Crowd { of: Id, size: Id, ctx: Id },
+    Crowd {
+        of: Id,
+        size: Id,
+        ctx: Id,
+    },
     /// At so many milliseconds after the start.
-    Deadline { of: Id, at: u64, ctx: Id },
-    Value { of: Id, value: u32, ctx: Id },
-    Named { of: Id, name: u8, ctx: Id },
-    Relay { of: Id, ctx: Id },
-    WithoutCancel { of: Id, ctx: Id },
-    ValuesOf { of: Id, primary: Id, ctx: Id },
-    AnyOf { of: Vec<Id>, ctx: Id },
-    Signal { ctx: Id },
-    DropContext { ctx: Id },
-    Cancel { source: Id },
-    DropCanceller { source: Id },
-    Raise { signal: Id },
-    Advance { millis: u64 },
-    IsDone { ctx: Id },
-    Err { ctx: Id },
+    Deadline {
+        of: Id,
+        at: u64,
+        ctx: Id,
+    },
+    Value {
+        of: Id,
+        value: u32,
+        ctx: Id,
+    },
+    Named {
+        of: Id,
+        name: u8,
+        ctx: Id,
+    },
+    Relay {
+        of: Id,
+        ctx: Id,
+    },
+    WithoutCancel {
+        of: Id,
+        ctx: Id,
+    },
+    ValuesOf {
+        of: Id,
+        primary: Id,
+        ctx: Id,
+    },
+    AnyOf {
+        of: Vec<Id>,
+        ctx: Id,
+    },
+    Signal {
+        ctx: Id,
+    },
+    DropContext {
+        ctx: Id,
+    },
+    Cancel {
+        source: Id,
+    },
+    DropCanceller {
+        source: Id,
+    },
+    Raise {
+        signal: Id,
+    },
+    Advance {
+        millis: u64,
+    },
+    IsDone {
+        ctx: Id,
+    },
+    Err {
+        ctx: Id,
+    },
     /// Its deadline and its value.
-    Read { ctx: Id },
-    IsCancelled { source: Id },
+    Read {
+        ctx: Id,
+    },
+    IsCancelled {
+        source: Id,
+    },
     /// Makes a future and polls it.
-    Wait { ctx: Id, waiter: Id },
+    Wait {
+        ctx: Id,
+        waiter: Id,
+    },
     /// Polls with the same waker, or with another.
-    Poll { waiter: Id, anew: bool },
-    DropWaiter { waiter: Id },
+    Poll {
+        waiter: Id,
+        anew: bool,
+    },
+    DropWaiter {
+        waiter: Id,
+    },
     /// The callback looks at its own context, and at another.
-    OnDone { ctx: Id, other: Id, callback: Id },
-    Stop { callback: Id },
-    Detach { callback: Id },
+    OnDone {
+        ctx: Id,
+        other: Id,
+        callback: Id,
+    },
+    Stop {
+        callback: Id,
+    },
+    Detach {
+        callback: Id,
+    },
 }
 
 /// What a call gives.
@@ -59,7 +127,10 @@ pub enum Answer {
     Is(bool),
     /// None is not finished, or pending.
     Told(Option<Story>),
-    Read { deadline: Option<u64>, value: Option<u32> },
+    Read {
+        deadline: Option<u64>,
+        value: Option<u32>,
+    },
 }
 
 /// Why a context is finished.
