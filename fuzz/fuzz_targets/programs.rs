@@ -6,6 +6,6 @@ mod model;
 
 use libfuzzer_sys::fuzz_target;
 use model::one_by_one::agree_on;
-use model::scope::Draw;
+use model::scope::Draws;
 
-fuzz_target!(|draws: Vec<Draw>| agree_on(&draws));
+fuzz_target!(|draws: Draws| agree_on(&draws.0));

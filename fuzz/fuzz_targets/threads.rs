@@ -6,6 +6,9 @@ mod model;
 
 use libfuzzer_sys::fuzz_target;
 use model::overlapping::Program;
-use model::scope::Draw;
+use model::scope::Draws;
 
-fuzz_target!(|draws: (Vec<Draw>, [Vec<Draw>; 3])| Program::drawn(&draws.0, &draws.1).run());
+fuzz_target!(|draws: Draws| {
+    let (before, threads) = draws.for_threads();
+    Program::drawn(&before, &threads).run();
+});

@@ -2,10 +2,31 @@
 
 use std::fmt;
 
+use arbitrary::{Arbitrary, Unstructured};
+
 use super::{BACKGROUND, Id, Op};
 
 /// What a call is drawn from: its kind, and three operands that are taken modulo what there is.
 pub type Draw = [u8; 4];
+
+/// As many as a fuzzer gives bytes for: a length that is drawn as well would mostly be short.
+#[derive(Debug)]
+pub struct Draws(pub Vec<Draw>);
+
+impl<'a> Arbitrary<'a> for Draws {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let count = bytes.len() / size_of::<Draw>();
+        (0..count).map(|_| bytes.arbitrary()).collect::<Result<_, _>>().map(Draws)
+    }
+}
+
+impl Draws {
+    /// What is done before, and by each of three threads: the two highest bits of a kind say where it belongs.
+    pub fn for_threads(&self) -> (Vec<Draw>, [Vec<Draw>; 3]) {
+        let part = |place| self.0.iter().copied().filter(|[kind, ..]| kind >> 6 == place).collect();
+        (part(0), [part(1), part(2), part(3)])
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
