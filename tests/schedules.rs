@@ -108,7 +108,8 @@ mod schedules {
         catch_unwind(run).map(drop).map_err(|panic| {
             let message = panic.downcast::<String>().map_or_else(|_| "see the panic above".to_owned(), |text| *text);
             let file = fs::read_dir(&folder).into_iter().flatten().flatten().next();
-            (message, file.and_then(|file| fs::read_to_string(file.path()).ok()).unwrap_or_default())
+            let schedule = file.and_then(|file| fs::read_to_string(file.path()).ok()).unwrap_or_default();
+            (message, schedule.split_whitespace().collect())
         })
     }
 
