@@ -1,5 +1,5 @@
 //! Programs of calls made one after the other, drawn by proptest and judged by the naive model; the fuzz target
-//! `programs` runs the same. What once failed is kept below as a test of its own.
+//! `programs` runs the same. What once failed is a test of its own, in the file of its subject.
 
 mod model;
 

@@ -102,11 +102,11 @@ impl Machine {
                 nothing(ctx.is_done())
             }
             Op::Advance { millis } => nothing(advance(*millis)),
-            _ => nothing(self.make(op)),
+            _ => self.make(op),
         }
     }
 
-    fn make(&mut self, op: &Op) {
+    fn make(&mut self, op: &Op) -> Answer {
         let (id, made) = match op {
             Op::Cancellable { of, ctx } => (ctx, self.cancellable(*of, *ctx)),
             Op::Crowd { of, size, ctx } => {
@@ -135,7 +135,7 @@ impl Machine {
             }
             _ => unreachable!("{op:?} makes no context"),
         };
-        self.contexts.insert(*id, made);
+        nothing(self.contexts.insert(*id, made))
     }
 
     fn cancellable(&mut self, of: Id, id: Id) -> Context {
@@ -234,9 +234,9 @@ fn told(err: Option<Error>) -> Answer {
 }
 
 /// Moves the paused clock; timers ring when the runtime comes to run.
-fn advance(millis: u64) {
+fn advance(millis: u64) -> Poll<()> {
     let advance = std::pin::pin!(tokio::time::advance(Duration::from_millis(millis)));
-    let _ = advance.poll(&mut task::Context::from_waker(Waker::noop()));
+    advance.poll(&mut task::Context::from_waker(Waker::noop()))
 }
 
 #[derive(Clone, Copy, Debug)]
