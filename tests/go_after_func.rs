@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use context_merge::{Context, Error, OnDone, Signal, merge};
-use support::{Counting, poll};
+use support::{Counting, poll, stopped_in_a_race};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -153,16 +153,7 @@ fn stop_races_cancel() {
         let (ctx, canceller) = Context::background().with_cancel();
         let runs = Runs::default();
         let on_done = runs.on_done(&ctx);
-        let start = Barrier::new(2);
-        let stopped = thread::scope(|scope| {
-            let stopping = scope.spawn(|| {
-                start.wait();
-                on_done.stop()
-            });
-            start.wait();
-            canceller.cancel();
-            stopping.join().unwrap()
-        });
+        let stopped = stopped_in_a_race(on_done, &canceller);
         assert_eq!(runs.count(), usize::from(!stopped), "round {round}: stop said {stopped}");
         assert!(runs.is_let_go(), "round {round}");
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use context_merge::{Context, Error, FutureExt as _, Signal, StreamExt as _, any_of, merge};
 use futures::future::FusedFuture;
 use futures::stream::{self, FusedStream, Stream};
-use support::{Counting, calling, poll};
+use support::{Counting, calling, poll, stopped_in_a_race};
 use tokio::time::{Instant, advance};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -248,16 +248,7 @@ fn stop_races_cancel() {
                 ran.fetch_add(1, Ordering::SeqCst);
             }
         });
-        let start = Barrier::new(2);
-        let stopped = thread::scope(|scope| {
-            let stopping = scope.spawn(|| {
-                start.wait();
-                on_done.stop()
-            });
-            start.wait();
-            canceller.cancel();
-            stopping.join().unwrap()
-        });
+        let stopped = stopped_in_a_race(on_done, &canceller);
         assert_eq!(ran.load(Ordering::SeqCst), usize::from(!stopped));
     }
 }

@@ -8,11 +8,12 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context as TaskContext, Poll, RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
-use context_merge::{Canceller, Context, any_of};
+use context_merge::{Canceller, Context, OnDone, any_of};
 
 /// A waker that counts how often it was woken; its reference count tells where it is still registered.
 #[derive(Default)]
@@ -36,7 +37,21 @@ impl Counting {
 
 /// Polls once with the waker.
 pub fn poll<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Arc<Counting>) -> Poll<F::Output> {
-    future.poll(&mut TaskContext::from_waker(&Waker::from(Arc::clone(waker))))
+    poll_with(future, &Waker::from(Arc::clone(waker)))
+}
+
+/// Stops a callback while its context is cancelled on another thread; gives what `stop` said.
+pub fn stopped_in_a_race(on_done: OnDone, canceller: &Canceller) -> bool {
+    let start = Barrier::new(2);
+    thread::scope(|scope| {
+        let stopping = scope.spawn(|| {
+            start.wait();
+            on_done.stop()
+        });
+        start.wait();
+        canceller.cancel();
+        stopping.join().unwrap()
+    })
 }
 
 /// Runs a closure when woken.
