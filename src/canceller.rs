@@ -6,6 +6,7 @@ use std::fmt;
 use crate::error::Error;
 use crate::node::Node;
 use crate::release::Panics;
+use crate::source::Role;
 use crate::sync::Ordering;
 
 /// Cancels the context that [`with_cancel`](crate::Context::with_cancel) made it with, and all that is derived from
@@ -28,11 +29,8 @@ pub struct Canceller {
 }
 
 impl Canceller {
+    /// The first one of a source; None is for a context that was finished already.
     pub(crate) fn new(node: Option<Node>) -> Self {
-        if let Some(node) = &node {
-            // Relaxed: as with a reference count, a clone is made from one that is held.
-            node.head().cancellers.fetch_add(1, Ordering::Relaxed);
-        }
         Self { node }
     }
 
@@ -58,15 +56,14 @@ impl Canceller {
 
     fn finish(&self, err: impl FnOnce() -> Error) -> bool {
         let Some(node) = &self.node else { return false };
+        let Role::Source { cell, waiters, .. } = node.role() else { return false };
         let mut panics = Panics::default();
         // A foreign signal above that panics when it is asked has not been seen to happen: the cancel is first.
         let finished = panics.catch(|| node.is_finished()).unwrap_or(false);
         let mut first = false;
-        if !finished && node.cell().mark(err()) {
+        if !finished && cell.mark(err()) {
             first = node.finished_itself();
-            if let Some(waiters) = node.close() {
-                panics.catch(|| waiters.fire());
-            }
+            panics.catch(|| waiters.fire());
         } else {
             // Whoever was first may still be on the way to the gathers.
             node.tell_below();
@@ -96,18 +93,21 @@ impl Canceller {
 
 impl Clone for Canceller {
     fn clone(&self) -> Self {
-        Self::new(self.node.clone())
+        if let Some(Role::Source { cancellers, .. }) = self.node.as_ref().map(Node::role) {
+            // Relaxed: as with a reference count, a clone is made from one that is held.
+            cancellers.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { node: self.node.clone() }
     }
 }
 
 impl Drop for Canceller {
     fn drop(&mut self) {
         let Some(node) = &self.node else { return };
+        let Role::Source { waiters, cancellers, .. } = node.role() else { return };
         // AcqRel: pairs with itself, so that the last one sees the registrations made before the others went.
-        if node.head().cancellers.fetch_sub(1, Ordering::AcqRel) == 1 && !node.is_unique() {
-            if let Some(waiters) = node.close() {
-                waiters.abandon();
-            }
+        if cancellers.fetch_sub(1, Ordering::AcqRel) == 1 && !node.is_unique() {
+            waiters.abandon();
         }
     }
 }

@@ -1,17 +1,13 @@
 //! The event of one source: marked, then timed (N1 in `node.rs`).
 //!
-//! | state | meaning | next |
+//! | the cell has | meaning | next |
 //! |---|---|---|
-//! | `QUIET` | a source of our own, not marked | `FIRED` by cancel |
-//! | `ASK` | look further: a signal, an `until`, a relay, a gather | `FIRED` when a signal was seen, a gather settled |
-//! | `FIRED` | marked: `err` is set | none |
+//! | no error | not marked | marked, by a cancel, a look at a signal, a task, or a gather that is settled |
+//! | an error | marked; whoever needs the time completes it | timed |
+//! | error, number and instant | timed | none |
 
 use crate::error::Error;
-use crate::sync::{AtomicU8, AtomicU64, OnceLock, Ordering, fence, next_in_sequence, now, ticks};
-
-pub(crate) const QUIET: u8 = 0;
-pub(crate) const FIRED: u8 = 1;
-pub(crate) const ASK: u8 = 2;
+use crate::sync::{AtomicU64, OnceLock, Ordering, fence, next_in_sequence, now, ticks};
 
 /// When an event happened: its ticks, then its number in sequence. Neither is zero, which stands for unknown; a
 /// deadline has the number that comes before all cancels.
@@ -22,30 +18,23 @@ pub(crate) struct Cell {
     err: OnceLock<Error>,
     seq: AtomicU64,
     ticks: AtomicU64,
-    state: AtomicU8,
 }
 
 impl Cell {
-    pub(crate) fn new(state: u8) -> Self {
-        Self { err: OnceLock::new(), seq: AtomicU64::new(0), ticks: AtomicU64::new(0), state: AtomicU8::new(state) }
+    pub(crate) fn new() -> Self {
+        Self { err: OnceLock::new(), seq: AtomicU64::new(0), ticks: AtomicU64::new(0) }
     }
 
-    pub(crate) fn quiet() -> Self {
-        Self::new(QUIET)
+    /// With an event that has happened somewhere else.
+    pub(crate) fn preset(moment: Moment, err: Error) -> Self {
+        let cell = Self::new();
+        cell.settle(moment, err);
+        cell
     }
 
-    pub(crate) fn state(&self) -> u8 {
-        // Acquire: pairs with the swaps in `mark` and `preset`, so that the error is there. loom tries more
-        // interleavings of a read-modify-write than of a load, if all writes are such too.
-        if cfg!(context_merge_loom) {
-            self.state.fetch_or(QUIET, Ordering::AcqRel)
-        } else {
-            self.state.load(Ordering::Acquire)
-        }
-    }
-
+    #[inline]
     pub(crate) fn is_fired(&self) -> bool {
-        self.state() == FIRED
+        self.err.get().is_some()
     }
 
     /// The error, once marked.
@@ -56,9 +45,16 @@ impl Cell {
     /// Marks and times the source (N1). False if it was marked before; even then its event is complete on return.
     pub(crate) fn mark(&self, err: Error) -> bool {
         let first = self.err.set(err).is_ok();
-        self.state.swap(FIRED, Ordering::AcqRel);
         self.complete();
         first
+    }
+
+    /// Takes over an event that has happened somewhere else, with its time.
+    pub(crate) fn settle(&self, moment: Moment, err: Error) {
+        // Relaxed: the mark publishes them.
+        self.seq.store(moment.1, Ordering::Relaxed);
+        self.ticks.store(moment.0, Ordering::Relaxed);
+        let _ = self.err.set(err);
     }
 
     /// The time of a marked source, which this sets where the one that marked it has not come to it.
@@ -73,15 +69,6 @@ impl Cell {
         let seq = set_once(&self.seq, next_in_sequence());
         let ticks = set_once(&self.ticks, ticks(now()));
         (ticks, seq)
-    }
-
-    /// Takes over an event that has happened somewhere else.
-    pub(crate) fn preset(&self, moment: Moment, err: Error) {
-        let _ = self.err.set(err);
-        self.seq.store(moment.1, Ordering::Relaxed);
-        self.ticks.store(moment.0, Ordering::Relaxed);
-        // Release: pairs with `state`, and publishes the three above.
-        self.state.swap(FIRED, Ordering::AcqRel);
     }
 }
 

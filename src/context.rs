@@ -8,9 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::canceller::Canceller;
+use crate::cell::Moment;
 use crate::error::{Error, Name, prepare_deadline};
-use crate::node::{Deadline, Entry, MAX_SOURCES, Node, Role, Set};
-use crate::relay::{Relay, bounded};
+use crate::fate::Deadline;
+use crate::node::{Entry, MAX_SOURCES, Node, Set};
+use crate::relay::{Relay, bound};
+use crate::source::Role;
 use crate::sync::now;
 use crate::value::Values;
 
@@ -66,11 +69,12 @@ impl Context {
 
     /// A child that its [`Canceller`] can finish too.
     pub fn with_cancel(&self) -> (Context, Canceller) {
-        if self.is_done() {
+        if self.event_but_for_time().is_some() {
             return (self.clone(), Canceller::new(None));
         }
-        let entries = bounded(self.sources(), MAX_SOURCES - 1);
-        let node = Node::new(Role::Source, entries, self.own_deadline().cloned());
+        let mut entries = self.sources();
+        bound(&mut entries, MAX_SOURCES - 1);
+        let node = Node::new(Role::source(), entries.drain(..), self.own_deadline().cloned());
         (self.on(node.clone()), Canceller::new(Some(node)))
     }
 
@@ -117,9 +121,9 @@ impl Context {
             return self.clone();
         }
         let deadline = Some(Deadline { at, err: err() });
-        let node = match self.node.as_ref().and_then(Node::event) {
+        let node = match self.event_but_for_time() {
             Some((moment, err)) => Node::finished(moment, err, deadline),
-            None => Node::new(Role::Plain, self.sources(), deadline),
+            None => Node::new(Role::Plain, self.sources().drain(..), deadline),
         };
         self.on(node)
     }
@@ -174,9 +178,9 @@ impl Context {
             return self.on(Node::finished(moment, err, node.deadline().cloned()));
         }
         let name = Name::new(name.into());
-        let entries = self.sources().iter().map(|entry| entry.named(Some(&name))).collect();
+        let entries: Set = self.sources().iter().map(|entry| entry.named(Some(&name))).collect();
         let deadline = node.deadline().cloned().map(|known| Deadline { err: known.err.or_named(Some(&name)), ..known });
-        self.on(Node::new(Role::Plain, entries, deadline))
+        self.on(Node::new(Role::Plain, entries.into_iter(), deadline))
     }
 
     /// Observes as this one, with a reference count and a list of waiters of its own: with one for each worker or
@@ -185,12 +189,13 @@ impl Context {
     /// It registers with the sources above it when it is first waited on, and once for all that wait on it.
     pub fn relay(&self) -> Context {
         match &self.node {
-            Some(node) if !node.is_finished() => self.on(Relay::node(self.sources(), node.deadline().cloned())),
+            Some(node) if !node.is_finished() => self.on(Relay::of(self.sources(), node.deadline().cloned())),
             _ => self.clone(),
         }
     }
 
     /// Whether it is finished.
+    #[inline]
     pub fn is_done(&self) -> bool {
         self.node.as_ref().is_some_and(Node::is_finished)
     }
@@ -234,13 +239,22 @@ impl Context {
         self.values.nearest()
     }
 
-    fn own_deadline(&self) -> Option<&Deadline> {
-        self.node.as_ref()?.deadline()
+    /// A context without values.
+    pub(crate) fn of(node: Node) -> Context {
+        Context { node: Some(node), values: Values::default() }
     }
 
     /// The same values on another node.
     fn on(&self, node: Node) -> Context {
         Context { node: Some(node), values: self.values.clone() }
+    }
+
+    fn own_deadline(&self) -> Option<&Deadline> {
+        self.node.as_ref()?.deadline()
+    }
+
+    fn event_but_for_time(&self) -> Option<(Moment, Error)> {
+        self.node.as_ref()?.event_but_for_time()
     }
 
     fn sources(&self) -> Set {

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant as StdInstant};
 
 use futures_core::FusedFuture;
 use pin_project::pin_project;
-use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::node::{MAX_SOURCES, Node, Role};
+use crate::node::{MAX_SOURCES, Node};
 use crate::release::Panics;
+use crate::source::Role;
 use crate::sync::now;
 use crate::waiters::Key;
 
@@ -31,7 +31,7 @@ pub(crate) struct Registration<C: Borrow<Context>> {
     waker: Option<Waker>,
     progress: Progress,
     /// A key for each source with a list, in the order of `Node::sources`.
-    keys: SmallVec<[Option<Key>; MAX_SOURCES]>,
+    keys: [Option<Key>; MAX_SOURCES],
     /// The futures of the foreign signals, which have no list.
     signals: Vec<(Node, SignalDone)>,
 }
@@ -46,7 +46,7 @@ enum Progress {
 
 impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn new(ctx: C) -> Self {
-        Self { ctx, waker: None, progress: Progress::Nothing, keys: SmallVec::new(), signals: Vec::new() }
+        Self { ctx, waker: None, progress: Progress::Nothing, keys: [None; MAX_SOURCES], signals: Vec::new() }
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -80,16 +80,12 @@ impl<C: Borrow<Context>> Registration<C> {
 
     /// Puts `waker` into every list, in the place of the one before.
     pub(crate) fn register(&mut self, waker: &Waker) {
-        let Some(node) = &self.ctx.borrow().node else { return };
         let first = self.progress != Progress::Whole;
         self.progress = Progress::HalfMade;
-        for (index, source) in listed(node).enumerate() {
-            let known = self.keys.get(index).copied().flatten();
-            let key = source.waiters().filter(|_| first || known.is_some());
-            let key = key.and_then(|list| list.register(known, waker));
-            match self.keys.get_mut(index) {
-                Some(slot) => *slot = key,
-                None => self.keys.push(key),
+        for (source, slot) in listed(self.ctx.borrow()).zip(&mut self.keys) {
+            let known = *slot;
+            if first || known.is_some() {
+                *slot = source.register(known, waker);
             }
         }
         self.progress = Progress::Whole;
@@ -99,7 +95,7 @@ impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn listen(&mut self) {
         let sources = self.ctx.borrow().node.iter().flat_map(Node::sources);
         let signals = sources.filter_map(|(source, _)| match source.role() {
-            Role::Signal(signal) => Some((source.clone(), signal.done())),
+            Role::Signal { signal, .. } => Some((source.clone(), signal.done())),
             _ => None,
         });
         self.signals = signals.collect();
@@ -116,7 +112,7 @@ impl<C: Borrow<Context>> Registration<C> {
             }
             let (source, done) = self.signals.swap_remove(next);
             match polled {
-                Some(Poll::Ready(err)) => source.signalled(err),
+                Some(Poll::Ready(err)) => drop(source.cell().map(|cell| cell.mark(err))),
                 _ => self.progress = Progress::HalfMade,
             }
             panics.catch(|| drop(done));
@@ -144,11 +140,9 @@ impl<C: Borrow<Context>> Registration<C> {
         self.progress = Progress::Nothing;
         let mut panics = Panics::default();
         let keys = std::mem::take(&mut self.keys);
-        if let Some(node) = &self.ctx.borrow().node {
-            for (source, key) in listed(node).zip(keys) {
-                if let (Some(list), Some(key)) = (source.existing_waiters(), key) {
-                    panics.catch(|| list.deregister(key));
-                }
+        for (source, key) in listed(self.ctx.borrow()).zip(keys) {
+            if let Some(key) = key {
+                panics.catch(|| source.deregister(key));
             }
         }
         panics.catch(|| self.waker = None);
@@ -159,8 +153,10 @@ impl<C: Borrow<Context>> Registration<C> {
     }
 }
 
-fn listed(node: &Node) -> impl Iterator<Item = &Node> {
-    node.sources().map(|(source, _)| source).filter(|source| !source.is_signal())
+/// No more than `MAX_SOURCES`: signals have no list.
+fn listed(ctx: &Context) -> impl Iterator<Item = &Node> {
+    let sources = ctx.node.iter().flat_map(Node::sources);
+    sources.map(|(source, _)| source).filter(|source| !source.is_signal())
 }
 
 impl<C: Borrow<Context>> Drop for Registration<C> {

@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use crate::cell::Moment;
 use crate::context::Context;
 use crate::error::{Error, Name};
-use crate::node::{Deadline, Entry, MAX_SOURCES, Node, Role, Set, first_event};
-use crate::relay::{bounded, stands_for};
+use crate::fate::Deadline;
+use crate::node::{Entry, MAX_SOURCES, Node, Set, first_event};
+use crate::relay::{bound, stands_for};
+use crate::source::Role;
 
 /// A context that finishes when either input does, with the earlier deadline, and the error of the input that was
 /// first. Its values are those of `primary`.
@@ -30,7 +32,12 @@ use crate::relay::{bounded, stands_for};
 /// assert!(!request.is_done());
 /// ```
 pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context {
-    any_of([primary.into(), other.into()])
+    let Context { node, values } = primary.into();
+    let node = match (node, other.into().node) {
+        (Some(a), Some(b)) => both(a, b),
+        (a, b) => a.or(b),
+    };
+    Context { node, values }
 }
 
 /// [`merge`] of any number of contexts: the first is the primary. Without inputs it is the
@@ -55,11 +62,27 @@ where
     let mut inputs = inputs.into_iter();
     let Some(primary) = inputs.next().map(Into::into) else { return Context::background() };
     let mut union = Union::default();
-    union.add(primary.node.as_ref());
-    for input in inputs {
-        union.add(input.into().node.as_ref());
-    }
+    primary.node.into_iter().for_each(|node| union.add(node));
+    inputs.filter_map(|input| input.into().node).for_each(|node| union.add(node));
     Context { node: union.into_node(), values: primary.values }
+}
+
+fn both(a: Node, b: Node) -> Option<Node> {
+    match (a, b) {
+        // Most merges are of this kind. Both handles move into the new node.
+        (a, b) if a.is_quiet_root() && b.is_quiet_root() && !a.same(&b) => {
+            let mut deadline = a.deadline().cloned();
+            keep_earlier(&mut deadline, b.deadline());
+            let entries = [a, b].map(Entry::unnamed);
+            Some(Node::new(Role::Plain, entries.into_iter(), deadline))
+        }
+        (a, b) => {
+            let mut union = Union::default();
+            union.add(a);
+            union.add(b);
+            union.into_node()
+        }
+    }
 }
 
 /// From this size on, duplicates are looked up by hash.
@@ -68,7 +91,10 @@ const MANY: usize = 32;
 /// The inputs so far.
 #[derive(Default)]
 struct Union {
-    live: Live,
+    /// The live input of which the union is, where it is no more than that.
+    whole: Option<Node>,
+    /// What it is else.
+    sources: Sources,
     /// The earliest deadline of the live inputs, of the earlier argument where two are equal.
     deadline: Option<Deadline>,
     /// The input that was seen to have finished first.
@@ -77,27 +103,19 @@ struct Union {
     past: Option<Deadline>,
 }
 
-#[derive(Default)]
-enum Live {
-    #[default]
-    Nothing,
-    /// The union is exactly this input.
-    One(Node),
-    Many(Sources),
-}
-
 impl Union {
-    fn add(&mut self, input: Option<&Node>) {
-        let Some(node) = input else { return };
-        if matches!(&self.live, Live::One(one) if one.same(node)) {
+    fn add(&mut self, node: Node) {
+        if self.whole.as_ref().is_some_and(|whole| whole.same(&node)) {
             return;
         }
-        match node.event() {
+        // Once one has finished the clock counts, so that of equal deadlines the earlier argument's does.
+        let event = if self.finished.is_some() { node.event() } else { node.event_but_for_time() };
+        match event {
             Some((moment, err)) => {
                 keep_earlier(&mut self.past, node.deadline());
                 let earlier = self.finished.as_ref().is_none_or(|(earliest, ..)| moment < *earliest);
                 if earlier {
-                    self.finished = Some((moment, err, node.clone()));
+                    self.finished = Some((moment, err, node));
                 }
             }
             None => {
@@ -107,38 +125,33 @@ impl Union {
         }
     }
 
-    fn add_live(&mut self, node: &Node) {
+    fn add_live(&mut self, node: Node) {
         let deadline = self.deadline.as_ref();
-        let live = std::mem::replace(&mut self.live, Live::Nothing);
-        self.live = match live {
-            Live::Nothing => Live::One(node.clone()),
-            Live::One(one) if covers(&one, node, deadline, false) => Live::One(one),
-            Live::One(one) if covers(node, &one, deadline, true) => Live::One(node.clone()),
-            Live::One(one) => {
-                let mut sources = Sources::default();
-                sources.extend(&one);
-                sources.extend(node);
-                Live::Many(sources)
+        match self.whole.take() {
+            Some(whole) if covers(&whole, &node, deadline, false) => self.whole = Some(whole),
+            Some(whole) if covers(&node, &whole, deadline, true) => self.whole = Some(node),
+            Some(whole) => {
+                self.sources.extend(&whole);
+                self.sources.extend(&node);
             }
-            Live::Many(mut sources) => {
-                sources.extend(node);
-                if sources.are_those_of(node) && same_deadline(node.deadline(), deadline) {
-                    Live::One(node.clone())
-                } else {
-                    Live::Many(sources)
+            None if self.sources.set.is_empty() => self.whole = Some(node),
+            None => {
+                self.sources.extend(&node);
+                if self.sources.are_those_of(&node) && same_deadline(node.deadline(), deadline) {
+                    self.sources = Sources::default();
+                    self.whole = Some(node);
                 }
             }
-        };
+        }
     }
 
-    fn into_node(self) -> Option<Node> {
+    fn into_node(mut self) -> Option<Node> {
         if let Some((moment, err, node)) = self.finished {
             // What was live when it was added may have finished since, and before what was seen to have finished; and a
             // gather may not have been told.
-            let before = match &self.live {
-                Live::Nothing => None,
-                Live::One(node) => node.first_event(),
-                Live::Many(sources) => first_event(&sources.set, self.deadline.as_ref()),
+            let before = match &self.whole {
+                Some(whole) => whole.first_event(),
+                None => first_event(&self.sources.set, self.deadline.as_ref()),
             };
             // At the same moment too: it was live then, so it was taken before what had finished.
             let before = before.filter(|(other, _)| *other <= moment);
@@ -151,11 +164,11 @@ impl Union {
             let (moment, err) = before.unwrap_or((moment, err));
             return Some(Node::finished(moment, err, deadline));
         }
-        match self.live {
-            Live::Nothing => None,
-            Live::One(node) => Some(node),
-            Live::Many(sources) => Some(Node::new(Role::Plain, bounded(sources.set, MAX_SOURCES), self.deadline)),
+        if self.whole.is_some() || self.sources.set.is_empty() {
+            return self.whole;
         }
+        bound(&mut self.sources.set, MAX_SOURCES);
+        Some(Node::new(Role::Plain, self.sources.set.drain(..), self.deadline))
     }
 }
 
@@ -171,7 +184,7 @@ fn keep_earlier(known: &mut Option<Deadline>, other: Option<&Deadline>) {
 /// has to tell the names that it has, because the earlier argument's are kept: what stands for others and comes before
 /// a source there, and not here, may have that source too, under another name.
 fn covers(whole: &Node, part: &Node, deadline: Option<&Deadline>, part_is_first: bool) -> bool {
-    let is_alone = |(node, _): &(&Node, Option<&Name>)| !node.stands_for_others();
+    let is_alone = |(source, _): &(&Node, Option<&Name>)| !source.stands_for_others();
     let alone = || whole.sources().take_while(is_alone).count();
     let begin_alike = || {
         let both = whole.sources().zip(part.sources());
@@ -202,7 +215,7 @@ fn same_deadline(a: Option<&Deadline>, b: Option<&Deadline>) -> bool {
 struct Sources {
     set: Set,
     /// Their addresses, once there are `MANY`.
-    seen: HashSet<usize>,
+    seen: Option<HashSet<usize>>,
 }
 
 impl Sources {
@@ -216,18 +229,19 @@ impl Sources {
     }
 
     fn has(&self, source: &Node) -> bool {
-        if self.seen.is_empty() {
-            self.set.iter().any(|entry| entry.node.same(source))
-        } else {
-            self.seen.contains(&source.address())
+        match &self.seen {
+            Some(seen) => seen.contains(&source.address()),
+            None => self.set.iter().any(|entry| entry.node.same(source)),
         }
     }
 
     fn index(&mut self) {
-        if self.set.len() == MANY {
-            self.seen = self.set.iter().map(|entry| entry.node.address()).collect();
-        } else if self.set.len() > MANY {
-            self.seen.extend(self.set.last().map(|entry| entry.node.address()));
+        match (&mut self.seen, self.set.last()) {
+            (Some(seen), Some(entry)) => drop(seen.insert(entry.node.address())),
+            (None, _) if self.set.len() == MANY => {
+                self.seen = Some(self.set.iter().map(|entry| entry.node.address()).collect());
+            }
+            _ => {}
         }
     }
 

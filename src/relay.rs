@@ -8,47 +8,83 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
+use crate::cell::Cell;
 use crate::error::Name;
-use crate::node::{Deadline, Entry, Found, MAX_SOURCES, Node, Role, Set, earlier};
+use crate::fate::Deadline;
+use crate::node::{Entry, MAX_SOURCES, Node, Set};
 use crate::release::in_turn;
+use crate::source::{Found, Role, earlier};
 use crate::sync::{Arc, OnceLock, Ordering, fence};
-use crate::waiters::{Upstream, Waiters};
+use crate::waiters::{Key, Lower};
 
 /// What a relay has once somebody has waited on it.
 pub(crate) struct Relay {
-    _upstream: Upstream,
+    list: Arc<Lower>,
+    upstream: OnceLock<Upstream>,
 }
 
 impl Relay {
     /// A relay of all `sources`; those that are relays themselves are seen through, so that none stands on another.
-    pub(crate) fn node(sources: Set, deadline: Option<Deadline>) -> Node {
-        Node::new(Role::Relay(OnceLock::new()), bounded(expanded(sources), MAX_SOURCES), deadline)
+    pub(crate) fn of(mut sources: Set, deadline: Option<Deadline>) -> Node {
+        expand(&mut sources);
+        bound(&mut sources, MAX_SOURCES);
+        Node::new(Role::Relay(OnceLock::new()), sources.into_iter(), deadline)
     }
 
-    /// Links `list`, which others may have found already, into the lists above.
-    pub(crate) fn connect(node: &Node, list: &Arc<Waiters>) -> Self {
-        Self { _upstream: link(node.entries(), list) }
+    /// What `source` has in `slot`: whoever comes first puts it there, where others may find it, and links it then.
+    pub(crate) fn linked<'a>(slot: &'a OnceLock<Box<Self>>, source: &Node) -> &'a Self {
+        let known = slot.get();
+        known.unwrap_or_else(|| {
+            let relay = Self { list: Lower::new(), upstream: OnceLock::new() };
+            let first = slot.set(Box::new(relay)).is_ok();
+            let relay = slot.get().expect("set here or by somebody else");
+            if first {
+                let _ = relay.upstream.set(Upstream::link(source.entries(), &relay.list));
+            }
+            relay
+        })
+    }
+
+    pub(crate) fn list(&self) -> &Lower {
+        &self.list
     }
 }
 
-/// Links first and looks then: what fired in between is told here, by whoever made the links.
-fn link(entries: &[Entry], list: &Arc<Waiters>) -> Upstream {
-    let above = entries.iter().map(|entry| &entry.node).filter(|node| !node.is_signal());
-    let upstream = Upstream::connect(list, above.clone().filter_map(|node| node.waiters().cloned()));
-    if above.clone().any(Node::stirs) {
-        // Who fired it may not have told all yet, and the wakers of others come after that (W3).
-        above.for_each(Node::tell);
-        list.fire();
+/// The links of a list into those above it, undone on drop.
+#[derive(Default)]
+struct Upstream {
+    links: Vec<(Node, Key)>,
+}
+
+impl Upstream {
+    /// Links first and looks then: what fired in between is told here, by whoever made the links.
+    fn link(entries: &[Entry], list: &Arc<Lower>) -> Self {
+        let above = entries.iter().map(|entry| &entry.node).filter(|source| !source.is_signal());
+        let link = |source: &Node| source.link(list).map(|key| (source.clone(), key));
+        let upstream = Self { links: above.clone().filter_map(link).collect() };
+        if above.clone().any(Node::stirs) {
+            // Who fired it may not have told all yet, and the wakers of others come after that (W3).
+            above.for_each(Node::tell);
+            list.fire();
+        }
+        list.connected();
+        upstream
     }
-    Upstream::connected(list);
-    upstream
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        for (above, key) in self.links.drain(..) {
+            above.unlink(key);
+        }
+    }
 }
 
 /// A list of sources, of which one may be a gather again: so gathers form lists, which are walked without a stack.
 pub(crate) struct Gather {
     entries: Vec<Entry>,
-    list: Arc<Waiters>,
-    _upstream: Upstream,
+    list: Arc<Lower>,
+    upstream: Upstream,
     /// The addresses of its entries.
     members: HashSet<usize>,
     /// How many sources it stands for.
@@ -67,13 +103,13 @@ impl Gather {
         }
         let leaves = entries.iter().map(|entry| as_gather(&entry.node).map_or(1, |gather| gather.leaves)).sum();
         let members = entries.iter().map(|entry| entry.node.address()).collect();
-        let list = Waiters::new();
-        let upstream = link(&entries, &list);
-        let gather = Self { entries, list, _upstream: upstream, members, leaves };
-        Entry { node: Node::new(Role::Gather(Box::new(gather)), Set::new(), None), name: None }
+        let list = Lower::new();
+        let upstream = Upstream::link(&entries, &list);
+        let gather = Box::new(Self { entries, list, upstream, members, leaves });
+        Entry::unnamed(Node::new(Role::Gather { cell: Cell::new(), gather }, std::iter::empty(), None))
     }
 
-    pub(crate) fn waiters(&self) -> &Arc<Waiters> {
+    pub(crate) fn list(&self) -> &Lower {
         &self.list
     }
 
@@ -82,14 +118,14 @@ impl Gather {
     }
 
     /// The earliest event of all sources, kept for later looks where an event had been seen before this one began.
-    pub(crate) fn find<'a>(&'a self, node: &'a Node, name: Option<&'a Name>) -> Option<Found<'a>> {
-        if let Some(settled) = node.find_leaf(name) {
+    pub(crate) fn find<'a>(&'a self, source: &'a Node, name: Option<&'a Name>) -> Option<Found<'a>> {
+        if let Some(settled) = source.find_leaf(name) {
             return Some(settled);
         }
         if self.is_told() && self.walk(None).is_some() {
             // Every mark of the first walk is complete: as in `node::earliest`, the second finds what stays first.
             fence(Ordering::SeqCst);
-            node.settle(self.walk(None)?);
+            source.settle(self.walk(None)?);
         }
         self.walk(name)
     }
@@ -111,41 +147,40 @@ impl Gather {
     }
 }
 
-fn as_gather(node: &Node) -> Option<&Gather> {
-    match node.role() {
-        Role::Gather(gather) => Some(gather),
+fn as_gather(source: &Node) -> Option<&Gather> {
+    match source.role() {
+        Role::Gather { gather, .. } => Some(gather),
         _ => None,
     }
 }
 
-/// The set as it is, or, where it has more than `most` sources, all of them gathered behind one. Signals stay.
-pub(crate) fn bounded(set: Set, most: usize) -> Set {
+/// Leaves a set as it is, or, where it has more than `most` sources, gathers all of them behind one. Signals stay.
+pub(crate) fn bound(set: &mut Set, most: usize) {
     let fits = |set: &Set| set.len() <= most || set.iter().filter(|entry| !entry.node.is_signal()).count() <= most;
-    if fits(&set) {
-        return set;
+    if fits(set) {
+        return;
     }
     // Relays of the same sources count once.
-    let set = expanded(set);
-    if fits(&set) {
-        return set;
+    expand(set);
+    if fits(set) {
+        return;
     }
-    let (signals, rest): (Set, Set) = set.into_iter().partition(|entry| entry.node.is_signal());
-    std::iter::once(Gather::entry(rest)).chain(signals).collect()
+    let (signals, rest): (Set, Set) = set.drain(..).partition(|entry| entry.node.is_signal());
+    set.push(Gather::entry(rest));
+    set.extend(signals);
 }
 
-/// The set with what they relay in the place of relays.
-fn expanded(set: Set) -> Set {
-    let mut out = Set::new();
-    for entry in set {
-        if matches!(entry.node.role(), Role::Relay(_)) {
+/// Puts what they relay in the place of relays.
+fn expand(set: &mut Set) {
+    for entry in std::mem::take(set) {
+        if entry.node.is_relay() {
             let above = entry.node.entries().iter().filter(|above| !above.node.is_signal());
-            out.extend(above.map(|above| above.named(entry.name.as_ref())));
+            set.extend(above.map(|above| above.named(entry.name.as_ref())));
         } else {
-            out.push(entry);
+            set.push(entry);
         }
     }
-    deduplicate(&mut out);
-    out
+    deduplicate(set);
 }
 
 /// Keeps the first of each; without an allocation for as many as most sets have.
@@ -167,21 +202,14 @@ fn deduplicate(entries: &mut Set) {
 
 /// The name under which a relay, or a gather as far as it is searched, has `source` among those it stands for. With
 /// `exactly`, only where no gather comes before it there, which may have it under another name.
-pub(crate) fn stands_for<'a>(node: &'a Node, source: &Node, exactly: bool) -> Option<Option<&'a Name>> {
-    let entries = match node.role() {
-        Role::Relay(_) => node.entries(),
-        Role::Gather(gather) if gather.members.contains(&source.address()) => &gather.entries,
+pub(crate) fn stands_for<'a>(whole: &'a Node, source: &Node, exactly: bool) -> Option<Option<&'a Name>> {
+    let entries = match whole.role() {
+        Role::Relay(_) => whole.entries(),
+        Role::Gather { gather, .. } if gather.members.contains(&source.address()) => &gather.entries,
         _ => return None,
     };
     let mut searched = entries.iter().take_while(|entry| !exactly || as_gather(&entry.node).is_none());
     searched.find(|entry| entry.node.same(source)).map(|entry| entry.name.as_ref())
-}
-
-impl Entry {
-    /// The same source, under `name` if it has none.
-    pub(crate) fn named(&self, name: Option<&Name>) -> Self {
-        Self { node: self.node.clone(), name: self.name.as_ref().or(name).cloned() }
-    }
 }
 
 /// Keeps the largest gather among the entries, takes apart what the others do not share with it, and leaves out what
@@ -209,21 +237,21 @@ fn one_list(entries: Vec<Entry>) -> Vec<Entry> {
 }
 
 /// A gather and those above it.
-fn list_of(node: &Node) -> impl Iterator<Item = &Node> {
-    std::iter::successors(Some(node), |node| {
-        as_gather(node)?.entries.iter().map(|entry| &entry.node).find(|above| as_gather(above).is_some())
+fn list_of(source: &Node) -> impl Iterator<Item = &Node> {
+    std::iter::successors(Some(source), |source| {
+        as_gather(source)?.entries.iter().map(|entry| &entry.node).find(|above| as_gather(above).is_some())
     })
 }
 
-/// The sources that a gather stands for, across its list; any other node itself.
-pub(crate) fn leaves(node: &Node) -> impl Iterator<Item = &Node> {
-    let gathered = list_of(node).filter_map(as_gather).flat_map(|gather| &gather.entries).map(|entry| &entry.node);
-    gathered.chain([node]).filter(|node| as_gather(node).is_none())
+/// The sources that a gather stands for, across its list; any other source itself.
+pub(crate) fn leaves(source: &Node) -> impl Iterator<Item = &Node> {
+    let gathered = list_of(source).filter_map(as_gather).flat_map(|gather| &gather.entries).map(|entry| &entry.node);
+    gathered.chain([source]).filter(|source| as_gather(source).is_none())
 }
 
 fn is_in(gathers: &[&Node], source: &Node) -> bool {
     let address = source.address();
-    gathers.iter().filter_map(|node| as_gather(node)).any(|gather| gather.members.contains(&address))
+    gathers.iter().filter_map(|source| as_gather(source)).any(|gather| gather.members.contains(&address))
 }
 
 /// Whether `above` is what a gather tells first, and as it tells itself.
@@ -258,6 +286,8 @@ fn take_apart(entry: &Entry, kept: &[&Node], alike: usize, passed: bool, out: &m
 /// deep as contexts were derived.
 impl Drop for Gather {
     fn drop(&mut self) {
+        // Its handles go first, so that the last ones are those that go in turn.
+        drop(std::mem::take(&mut self.upstream));
         in_turn(std::mem::take(&mut self.entries));
     }
 }

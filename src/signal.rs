@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use crate::cell::Cell;
 use crate::context::Context;
 use crate::error::{Error, prepare_deadline};
-use crate::node::{Deadline, Node, Role, Set};
-use crate::sync::Arc;
-use crate::value::Values;
+use crate::fate::Deadline;
+use crate::node::Node;
+use crate::source::Role;
+use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::waiters::Waiters;
 
 /// Somebody else's cancellation, seen as a context by [`Context::from_signal`].
@@ -74,8 +75,8 @@ impl Context {
             prepare_deadline();
             Deadline { at, err: Error::deadline_exceeded() }
         });
-        let node = Node::new(Role::Signal(Box::new(signal)), Set::new(), deadline);
-        Context { node: Some(node), values: Values::default() }
+        let role = Role::Signal { cell: Cell::new(), signal: Box::new(signal) };
+        Context::of(Node::new(role, std::iter::empty(), deadline))
     }
 
     /// A context that is cancelled when `event` is ready. It is the one thing in this crate that spawns a task for
@@ -99,7 +100,7 @@ impl Context {
     /// Outside a tokio runtime.
     pub fn until<F: Future + Send + 'static>(event: F) -> Context {
         let runtime = Handle::try_current().expect("Context::until needs a tokio runtime for its task");
-        let shared = Arc::new(Shared { cell: Cell::quiet(), waiters: Waiters::new() });
+        let shared = Arc::new(Shared { cell: Cell::new(), waiters: Waiters::new(), over: AtomicBool::new(false) });
         let task = runtime.spawn({
             let ends = Ends(Arc::clone(&shared));
             async move {
@@ -111,8 +112,7 @@ impl Context {
             }
         });
         let until = Until { shared, task: task.abort_handle() };
-        let node = Node::new(Role::Until(Box::new(until)), Set::new(), None);
-        Context { node: Some(node), values: Values::default() }
+        Context::of(Node::new(Role::Until(Box::new(until)), std::iter::empty(), None))
     }
 }
 
@@ -124,7 +124,9 @@ pub(crate) struct Until {
 
 struct Shared {
     cell: Cell,
-    waiters: Arc<Waiters>,
+    waiters: Waiters,
+    /// Set when the task is gone, before its list is let go.
+    over: AtomicBool,
 }
 
 impl Until {
@@ -132,8 +134,13 @@ impl Until {
         &self.shared.cell
     }
 
-    pub(crate) fn waiters(&self) -> &Arc<Waiters> {
+    pub(crate) fn waiters(&self) -> &Waiters {
         &self.shared.waiters
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        // Acquire: pairs with the store in `Ends::drop`, as in `Lower::is_open`.
+        !self.shared.cell.is_fired() && !self.shared.over.load(Ordering::Acquire)
     }
 }
 
@@ -148,6 +155,8 @@ struct Ends(Arc<Shared>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
+        // Release: pairs with `Until::is_open`.
+        self.0.over.store(true, Ordering::Release);
         self.0.waiters.abandon();
     }
 }

@@ -15,8 +15,8 @@ use std as threads;
 #[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
 pub(crate) use std::sync::OnceLock;
 pub(crate) use threads::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 pub(crate) use threads::thread_local;
 
@@ -35,14 +35,19 @@ impl<T> OnceLock<T> {
     }
 
     pub(crate) fn get(&self) -> Option<&T> {
-        // Acquire: pairs with the store in `set`.
-        if self.ready.load(Ordering::Acquire) { self.cell.get() } else { None }
+        // Acquire: pairs with the swap in `set`. loom tries more interleavings of a read-modify-write than of a load, if
+        // all writes are such too.
+        let ready = match cfg!(context_merge_loom) {
+            true => self.ready.fetch_or(false, Ordering::AcqRel),
+            false => self.ready.load(Ordering::Acquire),
+        };
+        if ready { self.cell.get() } else { None }
     }
 
     pub(crate) fn set(&self, value: T) -> Result<(), T> {
         let _setting = unpoisoned(self.setting.lock());
         self.cell.set(value)?;
-        self.ready.store(true, Ordering::Release);
+        self.ready.swap(true, Ordering::AcqRel);
         Ok(())
     }
 }
@@ -62,10 +67,12 @@ impl<H, T> Shared<H, T> {
         Self(Inner::from_header_and_iter(head, items))
     }
 
+    #[inline]
     pub(crate) fn head(&self) -> &H {
         &self.0.header.header
     }
 
+    #[inline]
     pub(crate) fn items(&self) -> &[T] {
         &self.0.slice
     }

@@ -1,56 +1,76 @@
 //! Who waits on a source.
 //!
-//! W1. A list is open until its source fires or can fire no more; then it is closed for good, and taken out whole.
+//! W1. A list is open until its source fires or can fire no more, as its owner knows; that is asked under the lock. From
+//!     then on it is closed for good, and its wakers are taken out whole, under the lock too.
 //! W2. No waker is cloned, woken or dropped under the lock.
-//! W3. When a source fires, all lists below it are closed and told before the first waker runs, and before anything
-//!     that says that it has fired returns. Whoever cannot wait for the one who is at that does it as well: what is
-//!     below stays in its place until all are told.
+//! W3. When a source fires, all lists below it are told before the first waker runs, and before anything
+//!     that says that it has fired returns. Whoever cannot wait for the one who is at that does it as well: so a list
+//!     that has fired keeps what is below.
 //! W4. A link from below is counted in the lower list's `upstream`; the list is abandoned with the last of them.
 
+use std::num::NonZeroUsize;
 use std::task::Waker;
 
 use slab::Slab;
 
 use crate::release::{Panics, in_turn};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, unpoisoned};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, unpoisoned};
 
-pub(crate) type Key = usize;
+/// Where a waker, or a list below, stands in a list.
+#[derive(Clone, Copy)]
+pub(crate) struct Key(NonZeroUsize);
 
-/// The list of one source, or of a relay, which is linked into the lists above it.
-pub(crate) struct Waiters {
-    list: Mutex<List>,
+/// The list of one source, in its place there.
+pub(crate) struct Waiters(Mutex<List>);
+
+struct List {
+    /// Most lists never have more than one waiter.
+    first: Option<Waker>,
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
+    wakers: Slab<Waker>,
+    below: Slab<Arc<Lower>>,
+}
+
+/// The wakers of a list.
+#[derive(Default)]
+struct Wakers {
+    first: Option<Waker>,
+    rest: Slab<Waker>,
+}
+
+/// The list of a relay or a gather, which is linked into the lists above it.
+pub(crate) struct Lower {
+    waiters: Waiters,
     /// Stored true with Release when a source at or above this list fired, loaded with Acquire by `is_told`.
     told: AtomicBool,
     upstream: AtomicUsize,
 }
 
-struct List {
-    open: bool,
-    wakers: Slab<Waker>,
-    below: Slab<Arc<Waiters>>,
-}
-
 impl Waiters {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            list: Mutex::new(List { open: true, wakers: Slab::new(), below: Slab::new() }),
-            told: AtomicBool::new(false),
-            upstream: AtomicUsize::new(0),
-        })
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(List { first: None, more: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        unpoisoned(self.0.lock())
     }
 
     /// Puts `waker` in, or in the place of the one that `key` stands for. None once closed: the caller has to look
     /// whether the source has fired.
-    pub(crate) fn register(&self, key: Option<Key>, waker: &Waker) -> Option<Key> {
+    pub(crate) fn register(&self, key: Option<Key>, waker: &Waker, is_open: impl FnOnce() -> bool) -> Option<Key> {
         let waker = waker.clone();
-        let mut list = unpoisoned(self.list.lock());
-        if !list.open {
+        let mut list = self.lock();
+        if !is_open() {
             drop(list);
             return None;
         }
         let (key, old) = match key {
-            Some(key) => (key, Some(std::mem::replace(&mut list.wakers[key], waker))),
-            None => (list.wakers.insert(waker), None),
+            Some(key) => (key, list.replace(key, waker)),
+            None => (list.insert(waker), None),
         };
         drop(list);
         drop(old);
@@ -58,25 +78,171 @@ impl Waiters {
     }
 
     pub(crate) fn deregister(&self, key: Key) {
-        let mut list = unpoisoned(self.list.lock());
-        let waker = if list.open { list.wakers.try_remove(key) } else { None };
-        shrink(&mut list.wakers);
+        let mut list = self.lock();
+        let waker = list.remove(key);
         drop(list);
         drop(waker);
     }
 
-    fn link(&self, below: &Arc<Self>) -> Option<Key> {
-        let below = Arc::clone(below);
-        let mut list = unpoisoned(self.list.lock());
-        list.open.then(|| list.below.insert(below))
+    /// Links `below`, which is counted there. None once closed.
+    pub(crate) fn link(&self, below: &Arc<Lower>, is_open: impl FnOnce() -> bool) -> Option<Key> {
+        // Relaxed: the lock of this list publishes it.
+        below.upstream.fetch_add(1, Ordering::Relaxed);
+        let link = Arc::clone(below);
+        let mut list = self.lock();
+        if is_open() {
+            return Some(Key::new(list.more().below.insert(link)));
+        }
+        drop(list);
+        below.lost_upstream();
+        None
     }
 
-    fn unlink(&self, key: Key) {
-        let mut list = unpoisoned(self.list.lock());
-        let below = if list.open { list.below.try_remove(key) } else { None };
-        shrink(&mut list.below);
+    pub(crate) fn unlink(&self, key: Key) {
+        let mut list = self.lock();
+        let below = list.more.as_mut().and_then(|more| {
+            let below = more.below.try_remove(key.index());
+            shrink(&mut more.below);
+            below
+        });
         drop(list);
         drop(below);
+    }
+
+    /// The source has fired: when this returns, every list below is told, whoever did it.
+    pub(crate) fn tell(&self) {
+        let mut lists = Vec::from_iter(self.lock().below());
+        while let Some(list) = lists.pop() {
+            list.told.store(true, Ordering::Release);
+            lists.extend(list.waiters.lock().below());
+        }
+    }
+
+    /// Takes the wakers out, and gives the lists below.
+    fn close(&self, lists: &mut Vec<Arc<Lower>>) -> Wakers {
+        let mut list = self.lock();
+        lists.extend(list.below());
+        list.take_wakers()
+    }
+
+    /// The source has fired: tells every list below, then wakes everybody (W3). Wakers that panic do not keep the
+    /// others from being woken; the first panic goes on when all have been.
+    pub(crate) fn fire(&self) {
+        let mut lists = Vec::new();
+        let mut ready = Vec::new();
+        let nearest = self.close(&mut lists);
+        while let Some(list) = lists.pop() {
+            list.told.store(true, Ordering::Release);
+            ready.push(list.waiters.close(&mut lists));
+        }
+        let mut panics = Panics::default();
+        for mut wakers in std::iter::once(nearest).chain(ready) {
+            wakers.wake(&mut panics);
+        }
+        panics.resume();
+    }
+
+    /// The source can fire no more: lets go of all that is registered, and of what below waits for nothing else.
+    pub(crate) fn abandon(&self) {
+        let mut gone = Vec::new();
+        let mut lists = self.give_up(&mut gone);
+        while let Some(list) = lists.pop() {
+            if list.lost_upstream() {
+                lists.extend(list.waiters.give_up(&mut gone));
+            }
+        }
+        if !gone.is_empty() {
+            in_turn(gone);
+        }
+    }
+
+    /// Takes all that it has.
+    fn give_up(&self, gone: &mut Vec<Waker>) -> Vec<Arc<Lower>> {
+        let mut list = self.lock();
+        let wakers = list.take_wakers();
+        let below = list.more.take().map(|more| more.below);
+        drop(list);
+        gone.extend(wakers.first);
+        gone.extend(wakers.rest.into_iter().map(|(_, waker)| waker));
+        below.into_iter().flatten().map(|(_, list)| list).collect()
+    }
+}
+
+impl List {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    fn below(&self) -> impl Iterator<Item = Arc<Lower>> {
+        self.more.iter().flat_map(|more| &more.below).map(|(_, list)| Arc::clone(list))
+    }
+
+    fn insert(&mut self, waker: Waker) -> Key {
+        if self.first.is_none() {
+            self.first = Some(waker);
+            return Key::FIRST;
+        }
+        Key::new(self.more().wakers.insert(waker))
+    }
+
+    fn slot(&mut self, key: Key) -> Option<&mut Waker> {
+        if key.is_first() { self.first.as_mut() } else { self.more.as_mut()?.wakers.get_mut(key.index()) }
+    }
+
+    fn replace(&mut self, key: Key, waker: Waker) -> Option<Waker> {
+        self.slot(key).map(|slot| std::mem::replace(slot, waker))
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Waker> {
+        if key.is_first() {
+            return self.first.take();
+        }
+        let more = self.more.as_mut()?;
+        let waker = more.wakers.try_remove(key.index());
+        shrink(&mut more.wakers);
+        waker
+    }
+
+    fn take_wakers(&mut self) -> Wakers {
+        let rest = self.more.as_mut().map(|more| std::mem::take(&mut more.wakers));
+        Wakers { first: self.first.take(), rest: rest.unwrap_or_default() }
+    }
+}
+
+impl Key {
+    const FIRST: Self = Self(NonZeroUsize::MIN);
+
+    /// Behind the first, which stands by itself.
+    fn new(index: usize) -> Self {
+        Self(Self::FIRST.0.saturating_add(1 + index))
+    }
+
+    fn is_first(self) -> bool {
+        self.0 == Self::FIRST.0
+    }
+
+    fn index(self) -> usize {
+        self.0.get() - 2
+    }
+}
+
+impl Wakers {
+    fn wake(&mut self, panics: &mut Panics) {
+        let Self { first, rest } = std::mem::take(self);
+        let mut wakers = first.into_iter().chain(rest.into_iter().map(|(_, waker)| waker));
+        // A waker that panics has been taken out, so that the next round goes on behind it.
+        while panics.catch(|| wakers.by_ref().for_each(Waker::wake)).is_none() {}
+    }
+}
+
+impl Lower {
+    /// With one link more than there are, so that it is not abandoned half-linked; `connected` ends that.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { waiters: Waiters::new(), told: AtomicBool::new(false), upstream: AtomicUsize::new(1) })
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     /// Whether a source at or above this list has fired.
@@ -84,58 +250,23 @@ impl Waiters {
         self.told.load(Ordering::Acquire)
     }
 
-    fn close(&self) -> (Slab<Waker>, Slab<Arc<Waiters>>) {
-        let mut list = unpoisoned(self.list.lock());
-        list.open = false;
-        (std::mem::take(&mut list.wakers), std::mem::take(&mut list.below))
+    /// Whether a source above it can still fire, and none has.
+    pub(crate) fn is_open(&self) -> bool {
+        // Acquire: pairs with `lost_upstream`. Who is refused because nothing more can come sees what has come before.
+        !self.is_told() && self.upstream.load(Ordering::Acquire) != 0
     }
 
-    /// Closes the list and gives those below, which stay where they are: whoever comes while others are still on
-    /// their way down goes down as well.
-    fn close_and_tell(&self, lists: &mut Vec<Arc<Self>>) {
-        let mut list = unpoisoned(self.list.lock());
-        self.told.store(true, Ordering::Release);
-        list.open = false;
-        lists.extend(list.below.iter().map(|(_, list)| Arc::clone(list)));
-    }
-
-    /// The source has fired: when this returns, every list below is told, whoever did it.
-    pub(crate) fn tell(&self) {
-        let mut lists = Vec::new();
-        self.close_and_tell(&mut lists);
-        while let Some(list) = lists.pop() {
-            list.close_and_tell(&mut lists);
-        }
-    }
-
-    /// The source has fired: tells every list below, then wakes everybody (W3). Wakers that panic do not keep the
-    /// others from being woken; the first panic goes on when all have been.
+    /// A source above it has fired.
     pub(crate) fn fire(&self) {
-        self.tell();
-        let (wakers, below) = self.close();
-        let mut ready = vec![wakers];
-        let mut lists: Vec<_> = below.into_iter().map(|(_, list)| list).collect();
-        while let Some(list) = lists.pop() {
-            let (wakers, below) = list.close();
-            ready.push(wakers);
-            lists.extend(below.into_iter().map(|(_, list)| list));
-        }
-        wake_all(ready);
+        self.told.store(true, Ordering::Release);
+        self.waiters.fire();
     }
 
-    /// The source can fire no more: lets go of all that is registered, and of what below waits for nothing else.
-    pub(crate) fn abandon(&self) {
-        let (wakers, below) = self.close();
-        let mut gone = vec![wakers];
-        let mut lists: Vec<_> = below.into_iter().map(|(_, list)| list).collect();
-        while let Some(list) = lists.pop() {
-            if list.lost_upstream() {
-                let (wakers, below) = list.close();
-                gone.push(wakers);
-                lists.extend(below.into_iter().map(|(_, list)| list));
-            }
+    /// All links have been made.
+    pub(crate) fn connected(&self) {
+        if self.lost_upstream() {
+            self.waiters.abandon();
         }
-        in_turn(gone.into_iter().flatten());
     }
 
     /// One of the links above is gone; true for the last.
@@ -149,53 +280,5 @@ impl Waiters {
 fn shrink<T>(slots: &mut Slab<T>) {
     if slots.is_empty() && slots.capacity() > 64 {
         *slots = Slab::new();
-    }
-}
-
-fn wake_all(ready: Vec<Slab<Waker>>) {
-    let mut panics = Panics::default();
-    for (_, waker) in ready.into_iter().flatten() {
-        panics.catch(|| waker.wake());
-    }
-    panics.resume();
-}
-
-/// The links of a relay's list into the lists above it, undone on drop.
-pub(crate) struct Upstream {
-    links: Vec<(Arc<Waiters>, Key)>,
-}
-
-impl Upstream {
-    /// Links `list` into those `above`. The caller has to look once more whether one of them fired meanwhile.
-    pub(crate) fn connect(list: &Arc<Waiters>, above: impl Iterator<Item = Arc<Waiters>>) -> Self {
-        // One more than there are links, so that the list is not abandoned half-linked. Relaxed: the lock of the
-        // list above publishes it.
-        list.upstream.fetch_add(1, Ordering::Relaxed);
-        let mut links = Vec::with_capacity(above.size_hint().0);
-        for above in above {
-            list.upstream.fetch_add(1, Ordering::Relaxed);
-            match above.link(list) {
-                Some(key) => links.push((above, key)),
-                None => {
-                    list.lost_upstream();
-                }
-            }
-        }
-        Self { links }
-    }
-
-    /// Ends the time in which `list` cannot be abandoned.
-    pub(crate) fn connected(list: &Waiters) {
-        if list.lost_upstream() {
-            list.abandon();
-        }
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        for (above, key) in self.links.drain(..) {
-            above.unlink(key);
-        }
     }
 }

@@ -1,0 +1,232 @@
+//! A node as a source: what can finish a context, whether its event has happened, and who waits for that.
+
+use std::cmp::Ordering as Order;
+use std::task::Waker;
+
+use crate::cell::{Cell, Moment};
+use crate::error::{Error, Name};
+use crate::node::Node;
+use crate::relay::{Gather, Relay, leaves};
+use crate::signal::{Signal, Until};
+use crate::sync::{Arc, AtomicU32, OnceLock, Ordering};
+use crate::waiters::{Key, Lower, Waiters};
+
+/// What a node is besides a set of entries and a deadline.
+pub(crate) enum Role {
+    /// Nothing.
+    Plain,
+    /// A source that a `Canceller` fires.
+    Source {
+        cell: Cell,
+        waiters: Waiters,
+        cancellers: AtomicU32,
+    },
+    /// Was finished when it was made; its cell has the event.
+    Finished {
+        cell: Cell,
+    },
+    Signal {
+        cell: Cell,
+        signal: Box<dyn Signal>,
+    },
+    /// Shares its cell and its list with its task.
+    Until(Box<Until>),
+    /// Its list is made, and linked, when somebody waits on it.
+    Relay(OnceLock<Box<Relay>>),
+    /// Its cell has the event that decided it.
+    Gather {
+        cell: Cell,
+        gather: Box<Gather>,
+    },
+}
+
+/// An event found at or above a source.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) moment: Moment,
+    cell: &'a Cell,
+    name: Option<&'a Name>,
+    /// Whether it stands behind the gather in a list of gathers, and so behind what is found further up.
+    behind: bool,
+}
+
+impl Found<'_> {
+    pub(crate) fn behind(self, behind: bool) -> Self {
+        Self { behind, ..self }
+    }
+
+    pub(crate) fn event(self) -> (Moment, Error) {
+        (self.moment, self.err())
+    }
+
+    fn err(&self) -> Error {
+        let err = self.cell.err().expect("a marked source has its error").clone();
+        err.or_named(self.name)
+    }
+}
+
+impl Role {
+    /// With one `Canceller`.
+    pub(crate) fn source() -> Self {
+        Self::Source { cell: Cell::new(), waiters: Waiters::new(), cancellers: AtomicU32::new(1) }
+    }
+}
+
+impl Node {
+    pub(crate) fn is_signal(&self) -> bool {
+        matches!(self.role(), Role::Signal { .. })
+    }
+
+    pub(crate) fn is_relay(&self) -> bool {
+        matches!(self.role(), Role::Relay(_))
+    }
+
+    pub(crate) fn stands_for_others(&self) -> bool {
+        matches!(self.role(), Role::Relay(_) | Role::Gather { .. })
+    }
+
+    /// Its own event; a set and a relay have none.
+    pub(crate) fn cell(&self) -> Option<&Cell> {
+        match self.role() {
+            Role::Source { cell, .. }
+            | Role::Finished { cell }
+            | Role::Signal { cell, .. }
+            | Role::Gather { cell, .. } => Some(cell),
+            Role::Until(until) => Some(until.cell()),
+            Role::Plain | Role::Relay(_) => None,
+        }
+    }
+
+    fn is_fired(&self) -> bool {
+        self.cell().is_some_and(Cell::is_fired)
+    }
+
+    /// Whether it can be seen at a glance that nothing has happened here.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self.role() {
+            Role::Source { cell, .. } => !cell.is_fired(),
+            Role::Plain => true,
+            _ => false,
+        }
+    }
+
+    /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late. The
+    /// signals of a relay are asked by themselves (N5).
+    pub(crate) fn stirs(&self) -> bool {
+        match self.role() {
+            Role::Relay(_) => self.entries().iter().any(|entry| !entry.node.is_signal() && entry.node.stirs()),
+            Role::Gather { cell, gather } => cell.is_fired() || gather.is_told(),
+            Role::Signal { cell, signal } => cell.is_fired() || signal.err().map(|err| cell.mark(err)).is_some(),
+            _ => self.is_fired(),
+        }
+    }
+
+    /// The earliest event here, or at those that it stands for; `name` is for what has none itself.
+    pub(crate) fn find<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+        match self.role() {
+            Role::Relay(_) => {
+                let mut first = None;
+                for entry in self.entries() {
+                    earlier(&mut first, entry.node.find_in_relay(entry.name.as_ref().or(name)));
+                }
+                first
+            }
+            _ => self.find_in_relay(name),
+        }
+    }
+
+    /// As `find`, for what a relay can hold (N4), so that nothing recurses.
+    fn find_in_relay<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+        match self.role() {
+            Role::Gather { gather, .. } => gather.find(self, name),
+            _ => self.find_leaf(name),
+        }
+    }
+
+    /// The event of this very source.
+    pub(crate) fn find_leaf<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+        let cell = self.cell().filter(|cell| cell.is_fired())?;
+        Some(Found { moment: cell.complete(), cell, name, behind: false })
+    }
+
+    /// Its list, made and linked where it is a relay; None where nothing is ever told.
+    fn waiters(&self) -> Option<&Waiters> {
+        match self.role() {
+            Role::Source { waiters, .. } => Some(waiters),
+            Role::Until(until) => Some(until.waiters()),
+            Role::Relay(relay) => Some(Relay::linked(relay, self).list().waiters()),
+            Role::Gather { gather, .. } => Some(gather.list().waiters()),
+            Role::Plain | Role::Finished { .. } | Role::Signal { .. } => None,
+        }
+    }
+
+    /// The same, but not that of a relay on which nobody has waited.
+    fn existing_waiters(&self) -> Option<&Waiters> {
+        match self.role() {
+            Role::Relay(relay) => relay.get().map(|relay| relay.list().waiters()),
+            _ => self.waiters(),
+        }
+    }
+
+    /// Whether its list may still take somebody in (W1).
+    fn is_open(&self) -> bool {
+        match self.role() {
+            // Acquire: as in `Lower::is_open`.
+            Role::Source { cell, cancellers, .. } => !cell.is_fired() && cancellers.load(Ordering::Acquire) != 0,
+            Role::Until(until) => until.is_open(),
+            Role::Relay(relay) => relay.get().is_some_and(|relay| relay.list().is_open()),
+            Role::Gather { gather, .. } => gather.list().is_open(),
+            Role::Plain | Role::Finished { .. } | Role::Signal { .. } => false,
+        }
+    }
+
+    /// Puts `waker` in its list, or in the place of the one before; None where nothing can come any more, or has come
+    /// already.
+    pub(crate) fn register(&self, key: Option<Key>, waker: &Waker) -> Option<Key> {
+        let waiters = self.waiters()?;
+        // Asked before as well, so that no waker is cloned for nothing.
+        if self.is_open() { waiters.register(key, waker, || self.is_open()) } else { None }
+    }
+
+    pub(crate) fn deregister(&self, key: Key) {
+        if let Some(waiters) = self.existing_waiters() {
+            waiters.deregister(key);
+        }
+    }
+
+    /// As `register`, for a list below.
+    pub(crate) fn link(&self, below: &Arc<Lower>) -> Option<Key> {
+        self.waiters()?.link(below, || self.is_open())
+    }
+
+    pub(crate) fn unlink(&self, key: Key) {
+        if let Some(waiters) = self.existing_waiters() {
+            waiters.unlink(key);
+        }
+    }
+
+    /// What stands below it, if it has fired, or below those that it stands for, is told when this returns. Whoever
+    /// fired them may still be at that.
+    pub(crate) fn tell(&self) {
+        let relayed = if self.is_relay() { self.entries() } else { &[] };
+        for leaf in relayed.iter().map(|entry| &entry.node).chain([self]).flat_map(leaves) {
+            if let Some(list) = leaf.existing_waiters().filter(|_| leaf.is_fired()) {
+                list.tell();
+            }
+        }
+    }
+}
+
+/// Keeps in `first` the earlier of two events; of the same one, what was found first, unless it stands behind.
+pub(crate) fn earlier<'a>(first: &mut Option<Found<'a>>, other: Option<Found<'a>>) {
+    let Some(other) = other else { return };
+    let replaces = first.is_none_or(|first| match other.moment.cmp(&first.moment) {
+        Order::Less => true,
+        Order::Equal => first.behind,
+        Order::Greater => false,
+    });
+    if replaces {
+        *first = Some(other);
+    }
+}
