@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::error::Error;
+use crate::fate::OWN;
 use crate::node::Node;
 use crate::release::Panics;
 use crate::source::Role;
@@ -62,7 +63,7 @@ impl Canceller {
         let finished = panics.catch(|| node.is_finished()).unwrap_or(false);
         let mut first = false;
         if !finished && cell.mark(err()) {
-            first = node.finished_itself();
+            first = node.decide() == OWN;
             panics.catch(|| waiters.fire());
         } else {
             // Whoever was first may still be on the way to the gathers.

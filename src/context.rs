@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::canceller::Canceller;
 use crate::cell::Moment;
-use crate::error::{Error, Name, prepare_deadline};
+use crate::error::{Error, Late, Name};
 use crate::fate::Deadline;
 use crate::node::{Entry, MAX_SOURCES, Node, Set};
 use crate::relay::{Relay, bound};
@@ -72,17 +72,21 @@ impl Context {
         if self.event_but_for_time().is_some() {
             return (self.clone(), Canceller::new(None));
         }
-        let mut entries = self.sources();
-        bound(&mut entries, MAX_SOURCES - 1);
-        let node = Node::new(Role::source(), entries.drain(..), self.own_deadline().cloned());
+        let node = match &self.node {
+            None => Node::new(Role::source(), std::iter::empty(), None),
+            Some(above) => {
+                let mut entries = self.sources();
+                bound(&mut entries, MAX_SOURCES - 1);
+                Node::new(Role::source(), entries.drain(..), above.deadline().cloned())
+            }
+        };
         (self.on(node.clone()), Canceller::new(Some(node)))
     }
 
     /// A child that is finished at `at`, where its parent's deadline is not as early. An instant in the past means
     /// finished at birth, but a parent that is finished already keeps its error.
     pub fn with_deadline(&self, at: impl Into<Instant>) -> Context {
-        prepare_deadline();
-        self.until_deadline(at.into(), Error::deadline_exceeded)
+        self.until_deadline(at.into(), Late::new)
     }
 
     /// [`with_deadline`](Self::with_deadline), with a cause for the error.
@@ -92,7 +96,7 @@ impl Context {
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Context {
         let cause = cause.into();
-        self.until_deadline(at.into(), || Error::deadline_exceeded().with_cause(cause))
+        self.until_deadline(at.into(), || Late::caused_by(cause))
     }
 
     /// [`with_deadline`](Self::with_deadline) `after` from now. Zero means finished at birth; a time too long to
@@ -116,14 +120,17 @@ impl Context {
         now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline_cause(at, cause))
     }
 
-    fn until_deadline(&self, at: Instant, err: impl FnOnce() -> Error) -> Context {
+    fn until_deadline(&self, at: Instant, why: impl FnOnce() -> Late) -> Context {
         if self.deadline().is_some_and(|known| known <= at) {
             return self.clone();
         }
-        let deadline = Some(Deadline { at, err: err() });
+        let deadline = Some(Deadline::new(at, why()));
         let node = match self.event_but_for_time() {
             Some((moment, err)) => Node::finished(moment, err, deadline),
-            None => Node::new(Role::Plain, self.sources().drain(..), deadline),
+            None => match &self.node {
+                None => Node::new(Role::Plain, std::iter::empty(), deadline),
+                Some(above) => Node::over(&above.all_sources(), deadline),
+            },
         };
         self.on(node)
     }
@@ -178,9 +185,10 @@ impl Context {
             return self.on(Node::finished(moment, err, node.deadline().cloned()));
         }
         let name = Name::new(name.into());
-        let entries: Set = self.sources().iter().map(|entry| entry.named(Some(&name))).collect();
-        let deadline = node.deadline().cloned().map(|known| Deadline { err: known.err.or_named(Some(&name)), ..known });
-        self.on(Node::new(Role::Plain, entries.into_iter(), deadline))
+        let mut sources = node.all_sources();
+        sources.iter_mut().for_each(|(_, known)| *known = known.or(Some(&name)));
+        let deadline = node.deadline().cloned().map(|known| known.or_named(&name));
+        self.on(Node::over(&sources, deadline))
     }
 
     /// Observes as this one, with a reference count and a list of waiters of its own: with one for each worker or
@@ -201,6 +209,7 @@ impl Context {
     }
 
     /// Why it is finished; None while it is not.
+    #[inline]
     pub fn err(&self) -> Option<Error> {
         self.node.as_ref()?.err()
     }
@@ -220,6 +229,7 @@ impl Context {
     /// }
     /// assert_eq!(sum(&Context::background(), &[1, 2, 3]).unwrap(), 6);
     /// ```
+    #[inline]
     pub fn check(&self) -> Result<(), Error> {
         self.err().map_or(Ok(()), Err)
     }
@@ -258,8 +268,7 @@ impl Context {
     }
 
     fn sources(&self) -> Set {
-        let sources = self.node.iter().flat_map(Node::sources);
-        sources.map(|(node, name)| Entry { node: node.clone(), name: name.cloned() }).collect()
+        self.node.iter().flat_map(Node::all_sources).map(Entry::of).collect()
     }
 }
 

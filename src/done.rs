@@ -27,26 +27,32 @@ type SignalDone = Pin<Box<dyn Future<Output = Error> + Send>>;
 /// One waiter in the list of every source of a context, taken out again on drop.
 pub(crate) struct Registration<C: Borrow<Context>> {
     ctx: C,
+    /// None while nothing is registered.
+    placed: Option<Placed>,
+}
+
+/// What a registration has put where.
+#[derive(Default)]
+struct Placed {
     /// What the last poll registered, which is compared before the lists are touched again.
     waker: Option<Waker>,
-    progress: Progress,
-    /// A key for each source with a list, in the order of `Node::sources`.
+    /// Whether it is all there; a foreign panic can leave it half-made.
+    whole: bool,
+    /// A key for each source with a list, in the order of `Node::listed`.
     keys: [Option<Key>; MAX_SOURCES],
     /// The futures of the foreign signals, which have no list.
     signals: Vec<(Node, SignalDone)>,
 }
 
-/// How far the first registration has come; a foreign panic can leave it half-made.
-#[derive(Clone, Copy, PartialEq)]
-enum Progress {
-    Nothing,
-    HalfMade,
-    Whole,
+impl Placed {
+    fn will_wake(&self, waker: &Waker) -> bool {
+        self.whole && self.waker.as_ref().is_some_and(|known| known.will_wake(waker))
+    }
 }
 
 impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn new(ctx: C) -> Self {
-        Self { ctx, waker: None, progress: Progress::Nothing, keys: [None; MAX_SOURCES], signals: Vec::new() }
+        Self { ctx, placed: None }
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -56,68 +62,80 @@ impl<C: Borrow<Context>> Registration<C> {
     /// Registers first and looks then. A source that is marked after our look finds us in its list; one whose list
     /// was closed before we came was marked before that, and the look sees it.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        let whole = self.progress == Progress::Whole;
-        if !(whole && self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker()))) {
-            // Known again only when it is in all lists: a foreign panic may come in between.
-            drop(self.waker.take());
+        if !self.placed.as_ref().is_some_and(|placed| placed.will_wake(cx.waker())) {
             if let Some(err) = self.ctx().err() {
                 self.stop();
                 return Poll::Ready(err);
             }
-            if self.progress != Progress::Whole {
+            if !self.placed.as_ref().is_some_and(|placed| placed.whole) {
                 self.stop();
-                self.progress = Progress::HalfMade;
                 self.listen();
             }
             self.register(cx.waker());
-            self.waker = Some(cx.waker().clone());
+            self.placed.get_or_insert_default().waker = Some(cx.waker().clone());
+        }
+        if self.placed.as_ref().is_none_or(|placed| placed.signals.is_empty()) {
+            return self.look(self.ctx().err());
         }
         let mut panics = Panics::default();
-        let polled = self.poll_signals(cx, &mut panics);
+        self.poll_signals(cx, &mut panics);
+        let seen = panics.catch(|| self.ctx().err()).flatten();
+        let polled = self.look(seen);
         panics.resume();
         polled
     }
 
     /// Puts `waker` into every list, in the place of the one before.
     pub(crate) fn register(&mut self, waker: &Waker) {
-        let first = self.progress != Progress::Whole;
-        self.progress = Progress::HalfMade;
-        for (source, slot) in listed(self.ctx.borrow()).zip(&mut self.keys) {
-            let known = *slot;
-            if first || known.is_some() {
-                *slot = source.register(known, waker);
-            }
+        let placed = self.placed.get_or_insert_default();
+        let first = !placed.whole;
+        // Whole again only when it is in all lists: a foreign panic may come in between.
+        placed.whole = false;
+        drop(placed.waker.take());
+        if let Some(node) = &self.ctx.borrow().node {
+            let mut keys = placed.keys.iter_mut();
+            node.each_listed(|source| {
+                if let Some(key) = keys.next().filter(|key| first || key.is_some()) {
+                    *key = source.register(*key, waker);
+                }
+            });
         }
-        self.progress = Progress::Whole;
+        placed.whole = true;
     }
 
     /// Makes the futures of the foreign signals.
     pub(crate) fn listen(&mut self) {
-        let sources = self.ctx.borrow().node.iter().flat_map(Node::sources);
-        let signals = sources.filter_map(|(source, _)| match source.role() {
-            Role::Signal { signal, .. } => Some((source.clone(), signal.done())),
-            _ => None,
-        });
-        self.signals = signals.collect();
+        let Some(node) = &self.ctx.borrow().node else { return };
+        let mut signals = Vec::new();
+        for source in node.entries().iter().map(|entry| &entry.node).chain([node]) {
+            if let Role::Signal { signal, .. } = source.role() {
+                signals.push((source.clone(), signal.done()));
+            }
+        }
+        self.placed = Some(Placed { signals, ..Placed::default() });
     }
 
-    /// Polls them, and looks. A future that panics is let go; the next `poll` begins anew, with another.
-    fn poll_signals(&mut self, cx: &mut task::Context<'_>, panics: &mut Panics) -> Poll<Error> {
+    /// A future that panics is let go; the next `poll` begins anew, with another.
+    fn poll_signals(&mut self, cx: &mut task::Context<'_>, panics: &mut Panics) {
+        let Some(placed) = &mut self.placed else { return };
         let mut next = 0;
-        while let Some((_, done)) = self.signals.get_mut(next) {
+        while let Some((_, done)) = placed.signals.get_mut(next) {
             let polled = panics.catch(|| done.as_mut().poll(cx));
             if let Some(Poll::Pending) = polled {
                 next += 1;
                 continue;
             }
-            let (source, done) = self.signals.swap_remove(next);
-            match polled {
-                Some(Poll::Ready(err)) => drop(source.cell().map(|cell| cell.mark(err))),
-                _ => self.progress = Progress::HalfMade,
+            let (source, done) = placed.signals.swap_remove(next);
+            match (polled, source.cell()) {
+                (Some(Poll::Ready(err)), Some(cell)) => drop(cell.mark(err)),
+                _ => placed.whole = false,
             }
             panics.catch(|| drop(done));
         }
-        match panics.catch(|| self.ctx.borrow().err()).flatten() {
+    }
+
+    fn look(&mut self, seen: Option<Error>) -> Poll<Error> {
+        match seen {
             Some(err) => {
                 self.stop();
                 Poll::Ready(err)
@@ -129,34 +147,36 @@ impl<C: Borrow<Context>> Registration<C> {
     /// As `poll`, for a task that nobody watches: the panic of a signal has been reported by the hook, and must keep
     /// neither the other signals nor the deadline from being seen.
     fn poll_alarms(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        self.poll_signals(cx, &mut Panics::default())
+        let mut unheard = Panics::default();
+        self.poll_signals(cx, &mut unheard);
+        let seen = unheard.catch(|| self.ctx().err()).flatten();
+        self.look(seen)
+    }
+
+    fn stop(&mut self) {
+        if self.placed.is_some() {
+            self.withdraw();
+        }
     }
 
     /// Takes everything out again, also where a waker or the future of a signal panics when it is dropped.
-    fn stop(&mut self) {
-        if self.progress == Progress::Nothing && self.signals.is_empty() {
-            return;
-        }
-        self.progress = Progress::Nothing;
+    fn withdraw(&mut self) {
+        let Some(mut placed) = self.placed.take() else { return };
         let mut panics = Panics::default();
-        let keys = std::mem::take(&mut self.keys);
-        for (source, key) in listed(self.ctx.borrow()).zip(keys) {
-            if let Some(key) = key {
-                panics.catch(|| source.deregister(key));
-            }
+        if let Some(node) = &self.ctx.borrow().node {
+            let mut keys = placed.keys.iter();
+            node.each_listed(|source| {
+                if let Some(key) = keys.next().copied().flatten() {
+                    panics.catch(|| source.deregister(key));
+                }
+            });
         }
-        panics.catch(|| self.waker = None);
-        for signal in self.signals.drain(..) {
+        panics.catch(|| drop(placed.waker.take()));
+        for signal in placed.signals {
             panics.catch(|| drop(signal));
         }
         panics.resume();
     }
-}
-
-/// No more than `MAX_SOURCES`: signals have no list.
-fn listed(ctx: &Context) -> impl Iterator<Item = &Node> {
-    let sources = ctx.node.iter().flat_map(Node::sources);
-    sources.map(|(source, _)| source).filter(|source| !source.is_signal())
 }
 
 impl<C: Borrow<Context>> Drop for Registration<C> {

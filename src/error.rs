@@ -147,9 +147,34 @@ impl Error {
     }
 }
 
-/// With the lock of the shared error taken now, so that no look ever waits for it.
-pub(crate) fn prepare_deadline() {
-    LazyLock::force(&DEADLINE_EXCEEDED);
+/// The error of a deadline to come. Where it has neither cause nor name, no count that all threads share is touched
+/// before it is needed.
+#[derive(Clone)]
+pub(crate) struct Late(Error);
+
+impl Late {
+    pub(crate) fn new() -> Self {
+        // Taken now, so that no look ever waits for its lock.
+        LazyLock::force(&DEADLINE_EXCEEDED);
+        Self(Error { reason: None, origin: None })
+    }
+
+    pub(crate) fn caused_by(cause: Cause) -> Self {
+        Self(Error::deadline_exceeded().with_cause(cause))
+    }
+
+    pub(crate) fn or_named(self, name: &Name) -> Self {
+        Self(self.0.or_named(Some(name)))
+    }
+
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.0.same(&other.0)
+    }
+
+    pub(crate) fn err(&self) -> Error {
+        let Error { reason, origin } = self.0.clone();
+        Error { reason: reason.or_else(|| Some(Arc::clone(&DEADLINE_EXCEEDED))), origin }
+    }
 }
 
 impl fmt::Display for Error {

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::cell::Moment;
-use crate::error::Error;
+use crate::error::{Error, Late, Name};
 use crate::sync::{AtomicU32, BEFORE_ALL_CANCELS, Ordering, now, ticks};
 
 /// What finished a node; what is not less than `FIRST_ENTRY` names an entry by its index.
@@ -23,8 +23,7 @@ pub(crate) struct Fate {
 #[derive(Clone)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
-    /// What the context reports, cause and origin included. Small, and cloned without an allocation.
-    pub(crate) err: Error,
+    why: Late,
 }
 
 impl Fate {
@@ -49,10 +48,30 @@ impl Fate {
 }
 
 impl Deadline {
+    pub(crate) fn new(at: Instant, why: Late) -> Self {
+        Self { at, why }
+    }
+
+    /// The same under `name`, unless it has one already.
+    pub(crate) fn or_named(self, name: &Name) -> Self {
+        Self { why: self.why.or_named(name), ..self }
+    }
+
+    /// What the context reports, cause and origin included.
+    pub(crate) fn err(&self) -> Error {
+        self.why.err()
+    }
+
+    /// Whether both are the same instant with the same error.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.at == other.at && self.why.same(&other.why)
+    }
+
     pub(crate) fn moment(&self) -> Moment {
         (ticks(self.at), BEFORE_ALL_CANCELS)
     }
 
+    #[inline]
     pub(crate) fn is_reached(&self) -> bool {
         now() >= self.at
     }

@@ -68,21 +68,42 @@ where
 }
 
 fn both(a: Node, b: Node) -> Option<Node> {
-    match (a, b) {
-        // Most merges are of this kind. Both handles move into the new node.
-        (a, b) if a.is_quiet_root() && b.is_quiet_root() && !a.same(&b) => {
-            let mut deadline = a.deadline().cloned();
-            keep_earlier(&mut deadline, b.deadline());
-            let entries = [a, b].map(Entry::unnamed);
-            Some(Node::new(Role::Plain, entries.into_iter(), deadline))
+    if a.is_flat() && b.is_flat() {
+        if a.is_root() && b.is_root() && !a.same(&b) {
+            // Most merges are of this kind. Both handles move into the new node.
+            let deadline = earlier(a.deadline(), b.deadline()).cloned();
+            return Some(Node::new(Role::Plain, [a, b].into_iter().map(Entry::unnamed), deadline));
         }
-        (a, b) => {
-            let mut union = Union::default();
-            union.add(a);
-            union.add(b);
-            union.into_node()
-        }
+        return Some(flat(&a, &b));
     }
+    let mut union = Union::default();
+    union.add(a);
+    union.add(b);
+    union.into_node()
+}
+
+/// The union of two whose sources are all our own, and live.
+fn flat(a: &Node, b: &Node) -> Node {
+    let deadline = earlier(a.deadline(), b.deadline());
+    let mut union = a.all_sources();
+    let of_a = union.len();
+    let mut alike = 0;
+    b.sources().for_each(|(source, name)| match union[..of_a].iter().find(|(known, _)| known.same(source)) {
+        Some((_, known)) => alike += usize::from(Name::same(*known, name)),
+        None => union.push((source, name)),
+    });
+    if union.len() == of_a && same_deadline(a.deadline(), deadline) {
+        return a.clone();
+    }
+    if alike == of_a && same_deadline(b.deadline(), deadline) {
+        return b.clone();
+    }
+    if union.len() <= MAX_SOURCES {
+        return Node::over(&union, deadline.cloned());
+    }
+    let mut set: Set = union.into_iter().map(Entry::of).collect();
+    bound(&mut set, MAX_SOURCES);
+    Node::new(Role::Plain, set.into_iter(), deadline.cloned())
 }
 
 /// From this size on, duplicates are looked up by hash.
@@ -173,10 +194,17 @@ impl Union {
 }
 
 fn keep_earlier(known: &mut Option<Deadline>, other: Option<&Deadline>) {
-    if let Some(other) = other {
-        if known.as_ref().is_none_or(|known| other.at < known.at) {
-            *known = Some(other.clone());
-        }
+    let earlier = earlier(known.as_ref(), other);
+    if earlier.is_some_and(|earlier| !known.as_ref().is_some_and(|known| std::ptr::eq(known, earlier))) {
+        *known = earlier.cloned();
+    }
+}
+
+/// The earlier of two deadlines; the first where they are equal.
+fn earlier<'a>(a: Option<&'a Deadline>, b: Option<&'a Deadline>) -> Option<&'a Deadline> {
+    match (a, b) {
+        (Some(a), Some(b)) if b.at < a.at => Some(b),
+        _ => a.or(b),
     }
 }
 
@@ -205,7 +233,7 @@ fn covers(whole: &Node, part: &Node, deadline: Option<&Deadline>, part_is_first:
 fn same_deadline(a: Option<&Deadline>, b: Option<&Deadline>) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => a.at == b.at && a.err.same(&b.err),
+        (Some(a), Some(b)) => a.same(b),
         _ => false,
     }
 }
@@ -222,7 +250,7 @@ impl Sources {
     fn extend(&mut self, node: &Node) {
         for (source, name) in node.sources() {
             if !self.has(source) {
-                self.set.push(Entry { node: source.clone(), name: name.cloned() });
+                self.set.push(Entry::of((source, name)));
                 self.index();
             }
         }

@@ -38,6 +38,9 @@ pub(crate) struct Entry {
     pub(crate) name: Option<Name>,
 }
 
+/// A source of a node, and the name that it has there.
+pub(crate) type Named<'a> = (&'a Node, Option<&'a Name>);
+
 struct Head {
     fate: Fate,
     role: Role,
@@ -52,19 +55,28 @@ impl Drop for Head {
 }
 
 impl Entry {
+    pub(crate) fn of((node, name): Named<'_>) -> Self {
+        Self { node: node.clone(), name: name.cloned() }
+    }
+
     pub(crate) fn unnamed(node: Node) -> Self {
         Self { node, name: None }
     }
 
     /// The same source, under `name` if it has none.
     pub(crate) fn named(&self, name: Option<&Name>) -> Self {
-        Self { node: self.node.clone(), name: self.name.as_ref().or(name).cloned() }
+        Self::of((&self.node, self.name.as_ref().or(name)))
     }
 }
 
 impl Node {
     pub(crate) fn new(role: Role, entries: impl ExactSizeIterator<Item = Entry>, deadline: Option<Deadline>) -> Self {
         Self(Shared::new(Head { fate: Fate::new(deadline), role }, entries))
+    }
+
+    /// A set of the sources of others.
+    pub(crate) fn over(sources: &[Named<'_>], deadline: Option<Deadline>) -> Self {
+        Self::new(Role::Plain, sources.iter().copied().map(Entry::of), deadline)
     }
 
     /// What is derived from or merged with finished contexts: it keeps the event, and no source.
@@ -107,24 +119,48 @@ impl Node {
         self.0.is_unique()
     }
 
-    /// Whether it is a source of our own that is live, with nothing above it.
-    #[inline]
-    pub(crate) fn is_quiet_root(&self) -> bool {
-        matches!(self.role(), Role::Source { .. }) && self.entries().is_empty() && self.is_quiet()
+    /// Whether it is a source with nothing above it.
+    pub(crate) fn is_root(&self) -> bool {
+        self.entries().is_empty() && !matches!(self.role(), Role::Plain)
+    }
+
+    /// Whether its sources are all our own, and live.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.fate().verdict() == LIVE && self.all_quiet()
     }
 
     /// The sources as a derived node names them (N4, N5): all entries, and the node itself where it is a source, but a
     /// relay for what it relays.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = (&Node, Option<&Name>)> + Clone {
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Named<'_>> {
         let relays = self.is_relay();
         let own = !matches!(self.role(), Role::Plain);
         let entries = self.entries().iter().filter(move |entry| !relays || entry.node.is_signal());
         entries.map(|entry| (&entry.node, entry.name.as_ref())).chain(own.then_some((self, None)))
     }
 
+    /// The same in a list.
+    pub(crate) fn all_sources(&self) -> SmallVec<[Named<'_>; MAX_SOURCES]> {
+        let mut all = SmallVec::new();
+        self.sources().for_each(|source| all.push(source));
+        all
+    }
+
+    /// The sources that have a list of waiters: no more than `MAX_SOURCES`, for signals have none.
+    pub(crate) fn each_listed(&self, mut each: impl FnMut(&Node)) {
+        let entries = if self.is_relay() { &[] } else { self.entries() };
+        entries.iter().filter(|entry| !entry.node.is_signal()).for_each(|entry| each(&entry.node));
+        if !matches!(self.role(), Role::Plain | Role::Signal { .. }) {
+            each(self);
+        }
+    }
+
     /// Why it is finished, if it is.
+    #[inline]
     pub(crate) fn err(&self) -> Option<Error> {
-        self.event().map(|(_, err)| err)
+        match self.verdict() {
+            LIVE => None,
+            verdict => self.event_of(verdict).map(|(_, err)| err),
+        }
     }
 
     /// By which event it is finished, if it is.
@@ -139,7 +175,7 @@ impl Node {
     /// what derives from it or merges it, which will see that deadline by itself.
     #[inline]
     pub(crate) fn event_but_for_time(&self) -> Option<(Moment, Error)> {
-        if self.fate().verdict() == LIVE && self.all_quiet() { None } else { self.event() }
+        if self.is_flat() { None } else { self.event() }
     }
 
     /// As `event`: also an event that a gather is still to be told of, or a deadline to come.
@@ -188,7 +224,8 @@ impl Node {
     /// Whether each source can be seen at a glance to be live.
     #[inline]
     fn all_quiet(&self) -> bool {
-        self.entries().iter().all(|entry| entry.node.is_quiet()) && self.is_quiet()
+        self.entries().iter().all(|entry| entry.node.is_quiet())
+            && (matches!(self.role(), Role::Plain) || self.is_quiet())
     }
 
     /// Foreign signals are asked last, and not where something has happened already: that is earlier than what they
@@ -199,9 +236,10 @@ impl Node {
         if stirs { self.decide() } else { LIVE }
     }
 
-    /// Takes the earliest of all events (N2), the earlier entry where a source comes twice, and stores it (N3).
+    /// An event has been seen: takes the earliest of all (N2), the earlier entry where a source comes twice, and stores
+    /// it (N3).
     #[cold]
-    fn decide(&self) -> Verdict {
+    pub(crate) fn decide(&self) -> Verdict {
         let verdict = self.earliest().map_or(LIVE, |(_, verdict)| verdict);
         self.fate().decide(verdict).map_or_else(|known| known, |()| verdict)
     }
@@ -239,7 +277,7 @@ pub(crate) fn first_event(entries: &[Entry], deadline: Option<&Deadline>) -> Opt
 
 fn event_of(verdict: Verdict, entries: &[Entry], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
     if verdict == DEADLINE {
-        return deadline.map(|deadline| (deadline.moment(), deadline.err.clone()));
+        return deadline.map(|deadline| (deadline.moment(), deadline.err()));
     }
     let entry = &entries[(verdict - FIRST_ENTRY) as usize];
     entry.node.find(entry.name.as_ref()).map(Found::event)

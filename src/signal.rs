@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::cell::Cell;
 use crate::context::Context;
-use crate::error::{Error, prepare_deadline};
+use crate::error::{Error, Late};
 use crate::fate::Deadline;
 use crate::node::Node;
 use crate::source::Role;
@@ -71,10 +71,7 @@ impl Context {
     /// happens all the same. A source that was cancelled and a deadline that has passed are seen without asking. In the
     /// task of an [`on_done`](Self::on_done) it is left to the panic hook; what else finishes the context still counts.
     pub fn from_signal(signal: impl Signal) -> Context {
-        let deadline = signal.deadline().map(|at| {
-            prepare_deadline();
-            Deadline { at, err: Error::deadline_exceeded() }
-        });
+        let deadline = signal.deadline().map(|at| Deadline::new(at, Late::new()));
         let role = Role::Signal { cell: Cell::new(), signal: Box::new(signal) };
         Context::of(Node::new(role, std::iter::empty(), deadline))
     }

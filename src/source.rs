@@ -101,14 +101,10 @@ impl Node {
         self.cell().is_some_and(Cell::is_fired)
     }
 
-    /// Whether it can be seen at a glance that nothing has happened here.
+    /// Whether it is one of our own, and live: seen at a glance.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        match self.role() {
-            Role::Source { cell, .. } => !cell.is_fired(),
-            Role::Plain => true,
-            _ => false,
-        }
+        matches!(self.role(), Role::Source { cell, .. } if !cell.is_fired())
     }
 
     /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late. The

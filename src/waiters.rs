@@ -111,17 +111,18 @@ impl Waiters {
 
     /// The source has fired: when this returns, every list below is told, whoever did it.
     pub(crate) fn tell(&self) {
-        let mut lists = Vec::from_iter(self.lock().below());
+        let mut lists = Vec::new();
+        self.lock().add_below(&mut lists);
         while let Some(list) = lists.pop() {
             list.told.store(true, Ordering::Release);
-            lists.extend(list.waiters.lock().below());
+            list.waiters.lock().add_below(&mut lists);
         }
     }
 
     /// Takes the wakers out, and gives the lists below.
     fn close(&self, lists: &mut Vec<Arc<Lower>>) -> Wakers {
         let mut list = self.lock();
-        lists.extend(list.below());
+        list.add_below(lists);
         list.take_wakers()
     }
 
@@ -129,21 +130,24 @@ impl Waiters {
     /// others from being woken; the first panic goes on when all have been.
     pub(crate) fn fire(&self) {
         let mut lists = Vec::new();
-        let mut ready = Vec::new();
         let nearest = self.close(&mut lists);
+        let mut further = Vec::new();
         while let Some(list) = lists.pop() {
             list.told.store(true, Ordering::Release);
-            ready.push(list.waiters.close(&mut lists));
+            further.push(list.waiters.close(&mut lists));
         }
         let mut panics = Panics::default();
-        for mut wakers in std::iter::once(nearest).chain(ready) {
-            wakers.wake(&mut panics);
-        }
+        nearest.wake(&mut panics);
+        further.into_iter().for_each(|wakers| wakers.wake(&mut panics));
         panics.resume();
     }
 
     /// The source can fire no more: lets go of all that is registered, and of what below waits for nothing else.
     pub(crate) fn abandon(&self) {
+        if self.lock().is_empty() {
+            // For good: it is closed (W1).
+            return;
+        }
         let mut gone = Vec::new();
         let mut lists = self.give_up(&mut gone);
         while let Some(list) = lists.pop() {
@@ -173,8 +177,14 @@ impl List {
         self.more.get_or_insert_default()
     }
 
-    fn below(&self) -> impl Iterator<Item = Arc<Lower>> {
-        self.more.iter().flat_map(|more| &more.below).map(|(_, list)| Arc::clone(list))
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.more.is_none()
+    }
+
+    fn add_below(&self, lists: &mut Vec<Arc<Lower>>) {
+        if let Some(more) = &self.more {
+            lists.extend(more.below.iter().map(|(_, list)| Arc::clone(list)));
+        }
     }
 
     fn insert(&mut self, waker: Waker) -> Key {
@@ -227,8 +237,11 @@ impl Key {
 }
 
 impl Wakers {
-    fn wake(&mut self, panics: &mut Panics) {
-        let Self { first, rest } = std::mem::take(self);
+    fn wake(self, panics: &mut Panics) {
+        let Self { first, rest } = self;
+        if first.is_none() && rest.is_empty() {
+            return;
+        }
         let mut wakers = first.into_iter().chain(rest.into_iter().map(|(_, waker)| waker));
         // A waker that panics has been taken out, so that the next round goes on behind it.
         while panics.catch(|| wakers.by_ref().for_each(Waker::wake)).is_none() {}
