@@ -106,8 +106,15 @@ impl Drop for Canceller {
     fn drop(&mut self) {
         let Some(node) = &self.node else { return };
         let Role::Source { waiters, cancellers, .. } = node.role() else { return };
-        // AcqRel: pairs with itself, so that the last one sees the registrations made before the others went.
-        if cancellers.fetch_sub(1, Ordering::AcqRel) == 1 && !node.is_unique() {
+        // The last one can be cloned by nobody any more. Acquire and AcqRel: pair with each other, so that it sees the
+        // registrations made before the others went. Release: pairs with `Node::is_open`.
+        let last = if cancellers.load(Ordering::Acquire) == 1 {
+            cancellers.store(0, Ordering::Release);
+            true
+        } else {
+            cancellers.fetch_sub(1, Ordering::AcqRel) == 1
+        };
+        if last && !node.is_unique() {
             waiters.abandon();
         }
     }

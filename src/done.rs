@@ -153,6 +153,7 @@ impl<C: Borrow<Context>> Registration<C> {
         self.look(seen)
     }
 
+    #[inline]
     fn stop(&mut self) {
         if self.placed.is_some() {
             self.withdraw();
@@ -241,10 +242,13 @@ impl<C: Borrow<Context>> Waiting<C> {
     }
 
     /// Nothing is awaited any more: takes the waiter out, and disarms the timer.
+    #[inline]
     pub(crate) fn stop(self: Pin<&mut Self>) {
         let mut this = self.project();
         this.registration.stop();
-        this.timer.set(None);
+        if this.timer.is_some() {
+            this.timer.set(None);
+        }
     }
 }
 

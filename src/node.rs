@@ -126,7 +126,7 @@ impl Node {
 
     /// Whether its sources are all our own, and live.
     pub(crate) fn is_flat(&self) -> bool {
-        self.fate().verdict() == LIVE && self.all_quiet()
+        self.fate().verdict() == LIVE && self.all(Self::is_own_and_live)
     }
 
     /// The sources as a derived node names them (N4, N5): all entries, and the node itself where it is a source, but a
@@ -175,7 +175,7 @@ impl Node {
     /// what derives from it or merges it, which will see that deadline by itself.
     #[inline]
     pub(crate) fn event_but_for_time(&self) -> Option<(Moment, Error)> {
-        if self.is_flat() { None } else { self.event() }
+        if self.fate().verdict() == LIVE && self.all_quiet() { None } else { self.event() }
     }
 
     /// As `event`: also an event that a gather is still to be told of, or a deadline to come.
@@ -224,8 +224,13 @@ impl Node {
     /// Whether each source can be seen at a glance to be live.
     #[inline]
     fn all_quiet(&self) -> bool {
-        self.entries().iter().all(|entry| entry.node.is_quiet())
-            && (matches!(self.role(), Role::Plain) || self.is_quiet())
+        self.all(Self::is_quiet)
+    }
+
+    /// Whether all entries, and the node itself where it is a source, are so.
+    #[inline]
+    fn all(&self, are: impl Fn(&Self) -> bool) -> bool {
+        self.entries().iter().all(|entry| are(&entry.node)) && (matches!(self.role(), Role::Plain) || are(self))
     }
 
     /// Foreign signals are asked last, and not where something has happened already: that is earlier than what they

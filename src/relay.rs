@@ -109,12 +109,9 @@ impl Gather {
         Entry::unnamed(Node::new(Role::Gather { cell: Cell::new(), gather }, std::iter::empty(), None))
     }
 
+    #[inline]
     pub(crate) fn list(&self) -> &Lower {
         &self.list
-    }
-
-    pub(crate) fn is_told(&self) -> bool {
-        self.list.is_told()
     }
 
     /// The earliest event of all sources, kept for later looks where an event had been seen before this one began.
@@ -122,7 +119,7 @@ impl Gather {
         if let Some(settled) = source.find_leaf(name) {
             return Some(settled);
         }
-        if self.is_told() && self.walk(None).is_some() {
+        if self.list.is_told() && self.walk(None).is_some() {
             // Every mark of the first walk is complete: as in `node::earliest`, the second finds what stays first.
             fence(Ordering::SeqCst);
             source.settle(self.walk(None)?);

@@ -101,10 +101,20 @@ impl Node {
         self.cell().is_some_and(Cell::is_fired)
     }
 
-    /// Whether it is one of our own, and live: seen at a glance.
+    /// Whether it is one of our own, and has not fired.
+    #[inline]
+    pub(crate) fn is_own_and_live(&self) -> bool {
+        matches!(self.role(), Role::Source { cell, .. } if !cell.is_fired())
+    }
+
+    /// Whether it can be seen at a glance that it does not stir.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        matches!(self.role(), Role::Source { cell, .. } if !cell.is_fired())
+        match self.role() {
+            // Only what was told is settled.
+            Role::Gather { gather, .. } => !gather.list().is_told(),
+            _ => self.is_own_and_live(),
+        }
     }
 
     /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late. The
@@ -112,7 +122,7 @@ impl Node {
     pub(crate) fn stirs(&self) -> bool {
         match self.role() {
             Role::Relay(_) => self.entries().iter().any(|entry| !entry.node.is_signal() && entry.node.stirs()),
-            Role::Gather { cell, gather } => cell.is_fired() || gather.is_told(),
+            Role::Gather { gather, .. } => gather.list().is_told(),
             Role::Signal { cell, signal } => cell.is_fired() || signal.err().map(|err| cell.mark(err)).is_some(),
             _ => self.is_fired(),
         }

@@ -139,6 +139,7 @@ pub(crate) fn next_in_sequence() -> u64 {
 
 /// tokio's clock, which tests can pause.
 #[cfg(not(context_merge_loom))]
+#[inline]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -259,6 +259,7 @@ impl Lower {
     }
 
     /// Whether a source at or above this list has fired.
+    #[inline]
     pub(crate) fn is_told(&self) -> bool {
         self.told.load(Ordering::Acquire)
     }
