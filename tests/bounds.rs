@@ -77,8 +77,12 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| a.relay().relay()), 2);
     assert_eq!(count(|| merge(a.relay(), &a)), 1, "the relay alone");
     assert_eq!(count(|| merge(&a, a.relay())), 1);
+    let relay = a.relay();
+    let with_relay = merge(&relay, &b);
+    assert_eq!(count(|| merge(&relay, &with_relay)), 0);
     let both = merge(&a, &b);
     assert_eq!(count(|| any_of([&a, &b, &both])), 0);
+    assert_eq!(count(|| merge(&b, &both)), 0, "not the first of it");
     let twenty = any_of((0..20).map(|_| live().0).chain([a.clone()]));
     assert_eq!(count(|| merge(&twenty, &a)), 0);
     let grown = any_of(std::iter::once(twenty).chain((0..9).map(|_| live().0)).chain([b.clone()]));
