@@ -74,13 +74,21 @@ fn deriving_and_merging_allocate_once() {
     let (named_child, _keep_named) = named.with_cancel();
     assert_eq!(count(|| merge(&named, &named_child)), 0);
     assert_eq!(count(|| any_of((0..100).map(|i| if i % 2 == 0 { &a } else { &child }))), 0);
+    let both = merge(&a, &b);
+    assert_eq!(count(|| any_of([&a, &b, &both])), 0);
+    assert_eq!(count(|| any_of([&b, &a, &both])), 0, "in another order");
+    assert_eq!(count(|| merge(&b, &both)), 0, "not the first of it");
     assert_eq!(count(|| a.relay().relay()), 2);
     assert_eq!(count(|| merge(a.relay(), &a)), 1, "the relay alone");
     assert_eq!(count(|| merge(&a, a.relay())), 1);
-    let both = merge(&a, &b);
-    assert_eq!(count(|| any_of([&a, &b, &both])), 0);
+    let relay = a.relay();
+    let with_relay = merge(&relay, &b);
+    assert_eq!(count(|| merge(&relay, &with_relay)), 0);
+    assert_eq!(count(|| any_of([&relay, &b, &with_relay])), 0);
     let twenty = any_of((0..20).map(|_| live().0).chain([a.clone()]));
     assert_eq!(count(|| merge(&twenty, &a)), 0);
+    let grown = any_of(std::iter::once(twenty).chain((0..9).map(|_| live().0)).chain([b.clone()]));
+    assert_eq!(count(|| merge(&grown, &b)), 0, "behind the crowd in the crowd");
     assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
     assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
     assert_eq!(count(|| (a.without_cancel(), a.with_values_of(&b), Context::background().relay())), 0);
@@ -204,13 +212,16 @@ fn merging_the_same_again_does_not_grow() {
 fn a_union_of_siblings_holds_once_what_they_share() {
     let grow = |all: &Context| any_of(std::iter::once(all.clone()).chain((0..9).map(|_| live().0)));
     let deep = (0..200).fold(live().0, |deep, _| grow(&deep));
-    let (left, right) = (grow(&deep), grow(&deep));
-    let union = || grow(&merge(&left, &right));
-    drop(union());
-    let before = bytes_held();
-    let held = union();
-    assert!(bytes_held() - before < 8 << 10, "{}", bytes_held() - before);
-    drop(held);
+    let broad = any_of((0..1_000).map(|_| live().0));
+    for above in [deep, broad] {
+        let (left, right) = (grow(&above), grow(&above));
+        let union = || grow(&merge(&left, &right));
+        drop(union());
+        let before = bytes_held();
+        let held = union();
+        assert!(bytes_held() - before < 8 << 10, "{}", bytes_held() - before);
+        drop(held);
+    }
 }
 
 /// Rule 23: also at the end of a thread, when thread-locals are being dropped.

@@ -248,7 +248,9 @@ fn names_of_sources_beside_their_relays() {
     let (ctx, canceller) = Context::background().with_cancel();
     let (relay, x, other) = (ctx.relay(), ctx.named("x"), live());
     let (x_first, relay_first) = (any_of([&x, &other, &relay]), any_of([&relay, &other, &x]));
+    let (x_relay, both_relay) = (x.relay(), merge(&other, &ctx).relay());
     let views = [
+        (merge(merge(&other, &x_relay), merge(&both_relay, &x_relay)), Some("x")),
         (merge(&relay, &x_first), None),
         (merge(&x, &relay_first), Some("x")),
         (any_of([&relay, &other, &x_first]), None),
