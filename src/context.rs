@@ -125,7 +125,7 @@ impl Context {
             return self.clone();
         }
         let deadline = Some(Deadline::new(at, why()));
-        let node = match self.event_but_for_time() {
+        let node = match self.node.as_ref().and_then(Node::event) {
             Some((moment, err)) => Node::finished(moment, err, deadline),
             None => match &self.node {
                 None => Node::new(Role::Plain, std::iter::empty(), deadline),

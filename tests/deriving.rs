@@ -54,6 +54,29 @@ async fn children_of_a_finished_context_are_finished_at_birth() {
     assert_eq!(children[1].deadline(), Some(past), "the deadline is there all the same");
 }
 
+/// Rule 8: the same where nobody has looked since the parent's deadline.
+#[tokio::test(start_paused = true)]
+async fn children_of_a_context_past_its_deadline_are_finished_at_birth() {
+    let past = Instant::now();
+    let derive: [&dyn Fn(&Context) -> Context; 8] = [
+        &|ctx| ctx.with_cancel().0,
+        &|ctx| ctx.with_deadline(past),
+        &|ctx| ctx.with_deadline_cause(past, "not this"),
+        &|ctx| ctx.with_cancel().0.with_timeout(Duration::ZERO),
+        &|ctx| ctx.named("late").relay(),
+        &|ctx| merge(ctx, live()).with_deadline(past),
+        &|ctx| merge(ctx.with_cancel().0.named("late"), live()),
+        &|ctx| any_of([&live(), ctx, &live()]),
+    ];
+    let parents = derive.map(|_| Context::background().with_timeout_cause(SECOND, "deadline"));
+    advance(2 * SECOND).await;
+    for (derive, parent) in derive.iter().zip(&parents) {
+        let err = derive(parent).err().expect("finished at birth");
+        assert!(err.is_deadline_exceeded());
+        assert_eq!(cause_pointer(&err), cause_pointer(&parent.err().unwrap()));
+    }
+}
+
 /// Rule 8: of several finished inputs the earliest, whatever their order.
 #[tokio::test(start_paused = true)]
 async fn a_merge_of_finished_contexts_has_the_earliest_error() {
