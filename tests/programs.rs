@@ -3,8 +3,8 @@
 
 mod model;
 
-use model::one_by_one::OneByOne;
-use model::scope::Scope;
+use model::one_by_one::{OneByOne, agree_on};
+use model::scope::{Draw, Scope};
 use model::{Answer, Op, World};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -67,4 +67,14 @@ prop_state_machine! {
 
     #[test]
     fn programs_agree_with_the_model(sequential 1..60 => Programs);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The machine above looks at everything after each call, which would hide what is left to the first look.
+    #[test]
+    fn programs_agree_with_the_model_however_late_the_first_look(draws in prop::collection::vec(any::<Draw>(), 1..60)) {
+        agree_on(&draws);
+    }
 }
