@@ -7,7 +7,7 @@ default: test
 
 # The README's test command.
 test:
-    cargo test
+    cargo test --all-features
 
 format:
     cargo fmt --all --check
@@ -32,7 +32,7 @@ replay program schedule:
     REPLAY="{{ program }} {{ schedule }}" RUSTFLAGS="--cfg context_merge_shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release --test schedules -- --nocapture
 
 # Fuzzes each target for so many seconds, with AddressSanitizer and a look for leaks.
-fuzz seconds="60": (fuzz-one "programs" seconds "400") (fuzz-one "threads" seconds "200")
+fuzz seconds="60": (fuzz-one "programs" seconds "400") (fuzz-one "threads" seconds "200") (fuzz-one "headers" seconds "20")
 
 # New finds go to fuzz/corpus, which is not committed; the seeds are, and run on stable with the tests.
 [private]

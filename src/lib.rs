@@ -35,7 +35,8 @@
 //! source sees at the same instant. `DESIGN.md` in the repository gives the arguments.
 //!
 //! # Features
-//! None yet: the crate is what the default build has.
+//! The default build has none of these.
+//! - `http`: deadlines in the headers of requests, `grpc-timeout` and others, in and out (`context_merge::http`).
 
 #![forbid(unsafe_code)]
 
@@ -45,6 +46,8 @@ mod context;
 mod done;
 mod error;
 mod fate;
+#[cfg(feature = "http")]
+pub mod http;
 mod merge;
 mod node;
 mod on_done;
