@@ -47,3 +47,9 @@ mutants *options:
 # The README's first command, and every other example.
 examples:
     cargo run --example shutdown
+
+# Ours against its peers in turn, and the table of it; with a word, only the measures that have it in their names.
+bench filter="":
+    rm -rf benches/target/criterion
+    cd benches && cargo bench -- --quiet {{ if filter == "" { "" } else { quote(filter) } }} 2> target/criterion.log
+    cd benches && cargo run --quiet --release --bin report
