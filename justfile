@@ -11,10 +11,12 @@ test:
 
 format:
     cargo fmt --all --check
+    cargo fmt --check --manifest-path benches/Cargo.toml
 
 lint:
     cargo clippy --all-targets --all-features -- -D warnings
     cargo clippy --all-targets --no-default-features -- -D warnings
+    cargo clippy --all-targets --manifest-path benches/Cargo.toml -- -D warnings
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --document-private-items
@@ -48,8 +50,22 @@ mutants *options:
 examples:
     cargo run --example shutdown
 
-# Ours against its peers in turn, and the table of it; with a word, only the measures that have it in their names.
-bench filter="":
+# Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
+bench word="":
     rm -rf benches/target/criterion
-    cd benches && cargo bench -- --quiet {{ if filter == "" { "" } else { quote(filter) } }} 2> target/criterion.log
-    cd benches && cargo run --quiet --release --bin report
+    cd benches && cargo bench -- --quiet {{ word }} > /dev/null
+    cd benches && cargo build --release --bins && target/release/report {{ word }}
+
+# The instructions of the five hottest operations, against benches/instructions.txt. Needs valgrind.
+bench-check: (instructions "")
+
+# Keeps the instructions that they take now.
+bench-accept: (instructions "accept")
+
+[private]
+instructions accept:
+    cd benches && cargo build --release --bins && target/release/instructions {{ accept }}
+
+# Each benchmark once and small, and the tests of the report.
+bench-smoke:
+    cd benches && cargo test --release --all-targets

@@ -4,43 +4,35 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use context_merge::{Context, merge};
-use harness::Turns;
-use harness::peer::Peer;
+use harness::{Ours, Peer, Tokens, Turns};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How far down the deep contexts stand.
-const DEPTH: usize = 10;
-
 fn main() {
     Turns::run(|turns| {
-        live(turns);
+        let (ours, tokens) = (Ours::default(), Tokens::default());
+        turns
+            .measure("check, live merge of two")
+            .side("ours", |b| b.iter(|| ours.check()))
+            .side("is_cancelled", |b| b.iter(|| tokens.check()))
+            .run();
+        turns
+            .measure("check with a deadline")
+            .side("ours", |b| b.iter(|| ours.check_deadline()))
+            .side("reading the clock", |b| b.iter(Instant::now))
+            .side("is_cancelled", |b| b.iter(|| tokens.check()))
+            .run();
         finished(turns);
-        deadline(turns);
         deep(turns);
-        values(turns, Peer::go().as_ref());
+        values(turns);
     });
 }
 
-/// Ours: a look at a merge of two that live. Peer: a look at one token.
-fn live(turns: &mut Turns) {
-    let (request, _hang_up) = Context::background().with_cancel();
-    let (shutdown, _stop) = Context::background().with_cancel();
-    let ctx = merge(&request, &shutdown);
-    let token = CancellationToken::new();
-    turns
-        .measure("check, live merge of two")
-        .side("ours", |b| b.iter(|| black_box(&ctx).is_done()))
-        .side("is_cancelled", |b| b.iter(|| black_box(&token).is_cancelled()))
-        .run();
-}
-
-/// Ours: a look at a merge of two, of which one is cancelled, and which was seen so before. Peer: at a cancelled token.
+/// Ours: a merge of two, of which one is cancelled, as the first look has seen. Peer: a cancelled token.
 fn finished(turns: &mut Turns) {
     let (request, _hang_up) = Context::background().with_cancel();
     let (shutdown, stop) = Context::background().with_cancel();
-    let ctx = merge(&request, &shutdown);
-    let token = CancellationToken::new();
+    let (ctx, token) = (merge(&request, &shutdown), CancellationToken::new());
     stop.cancel();
     token.cancel();
     assert!(ctx.is_done());
@@ -51,29 +43,15 @@ fn finished(turns: &mut Turns) {
         .run();
 }
 
-/// Ours: a look at a merge of two that live, one with a deadline. Peers: reading the clock; a look at one token.
-fn deadline(turns: &mut Turns) {
-    let (request, _hang_up) = Context::background().with_timeout(Duration::from_secs(3_600)).with_cancel();
-    let (shutdown, _stop) = Context::background().with_cancel();
-    let ctx = merge(&request, &shutdown);
-    let token = CancellationToken::new();
-    turns
-        .measure("check with a deadline")
-        .side("ours", |b| b.iter(|| black_box(&ctx).is_done()))
-        .side("reading the clock", |b| b.iter(Instant::now))
-        .side("is_cancelled", |b| b.iter(|| black_box(&token).is_cancelled()))
-        .run();
-}
-
-/// Ours: a look at the last of a chain, each with a cancel of its own. Peer: at the last of a chain of child tokens.
+/// Both: the last of a chain of ten, each with a cancel of its own.
 fn deep(turns: &mut Turns) {
     let mut chain = vec![Context::background().with_cancel()];
     let mut tokens = vec![CancellationToken::new()];
-    for level in 1..DEPTH {
+    for level in 1..10 {
         chain.push(chain[level - 1].0.with_cancel());
         tokens.push(tokens[level - 1].child_token());
     }
-    let (ctx, token) = (&chain[DEPTH - 1].0, &tokens[DEPTH - 1]);
+    let (ctx, token) = (&chain[9].0, &tokens[9]);
     turns
         .measure("check, ten deep")
         .side("ours", |b| b.iter(|| black_box(ctx).is_done()))
@@ -81,25 +59,21 @@ fn deep(turns: &mut Turns) {
         .run();
 }
 
-/// Both: the value that was added first, so many deep. Ours is keyed by its type, Go's by a key.
-fn values(turns: &mut Turns, go: Option<&Peer>) {
+/// Both: the value that was added first, so many deep. Ours is known by its type, Go's by a key.
+fn values(turns: &mut Turns) {
+    let go = Peer::go();
     for depth in [1, 5, 20] {
-        let mut ctx = Context::background().with_value(0_u32);
-        for level in 1..depth {
-            ctx = over(&ctx, level);
-        }
-        let mut measure = turns
+        let ctx = (1..depth).fold(Context::background().with_value(0_u32), above);
+        turns
             .measure("value lookup")
-            .sized("ours", depth, move |b| b.iter(|| black_box(&ctx).value::<u32>().copied()));
-        if let Some(go) = go {
-            measure = measure.sized("Go", depth, go.bench("value", depth));
-        }
-        measure.run();
+            .sized("ours", depth, |b| b.iter(|| black_box(&ctx).value::<u32>().copied()))
+            .peer("Go", go.as_ref(), "value", depth)
+            .run();
     }
 }
 
-/// Another type in the way, of several, as in a service.
-fn over(ctx: &Context, level: usize) -> Context {
+/// One value more, of another type.
+fn above(ctx: Context, level: usize) -> Context {
     match level % 4 {
         0 => ctx.with_value(level),
         1 => ctx.with_value("text"),

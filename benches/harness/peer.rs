@@ -8,8 +8,6 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use criterion::Bencher;
-
 /// A running program; ends when it is dropped.
 pub struct Peer {
     child: Child,
@@ -36,7 +34,7 @@ impl Peer {
             eprintln!("node is not on PATH: left out");
             return None;
         }
-        Some(Peer::start(Command::new("node").arg(directory().join("node.mjs"))))
+        Some(Peer::start(Command::new("node").arg("--expose-gc").arg(directory().join("node.mjs"))))
     }
 
     fn start(command: &mut Command) -> Peer {
@@ -45,12 +43,8 @@ impl Peer {
         Peer { child, pipes: RefCell::new(pipes) }
     }
 
-    /// A side of a measure: the program runs all iterations of a sample, and times them.
-    pub fn bench(&self, operation: &str, size: usize) -> impl FnMut(&mut Bencher) {
-        move |b| b.iter_custom(|iterations| self.time(operation, size, iterations))
-    }
-
-    fn time(&self, operation: &str, size: usize, iterations: u64) -> Duration {
+    /// What so many iterations took, by the program's own clock.
+    pub(crate) fn time(&self, operation: &str, size: usize, iterations: u64) -> Duration {
         let (input, output) = &mut *self.pipes.borrow_mut();
         writeln!(input, "{operation} {size} {iterations}").expect("a peer that reads");
         let mut line = String::new();

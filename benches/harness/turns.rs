@@ -1,13 +1,19 @@
 //! Comparisons in turn: ours, peer, ours, peer, so that what the machine does meanwhile meets both.
 
-use std::time::Duration;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use criterion::{Bencher, BenchmarkId, Criterion, SamplingMode};
+use criterion::{Bencher, BenchmarkId, Criterion};
+use tokio::runtime::Runtime;
 
 use crate::figures::{self, Figure};
+use crate::peer::Peer;
 
 /// The ratio that counts is the median over so many rounds.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
+
+/// From this size on once a round, which is long enough to be timed by itself.
+const TOO_BIG: usize = 100_000;
 
 /// The measures of one bench file.
 pub struct Turns {
@@ -41,42 +47,63 @@ impl Turns {
         self.test
     }
 
+    fn leaves_out(&self, id: &str) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !id.contains(filter))
+    }
+
     /// A measure by the name that the report shows.
     pub fn measure<'a>(&'a mut self, name: &str) -> Measure<'a> {
         Measure { turns: self, name: name.into(), sides: Vec::new() }
     }
 }
 
-type Benched<'a> = Box<dyn FnMut(&mut Bencher) + 'a>;
+type Bench<'a> = Box<dyn FnMut(&mut Bencher) + 'a>;
+type Time<'a> = Box<dyn FnMut() -> Duration + 'a>;
 
 enum How<'a> {
-    Benched(Benched<'a>),
-    Once(Box<dyn FnMut() -> Duration + 'a>),
+    Criterion(Bench<'a>),
+    Once(Time<'a>),
+}
+
+struct Side<'a> {
+    name: String,
+    /// How many inputs, waiters, threads or levels, where the measure has several sizes.
+    size: usize,
+    how: How<'a>,
 }
 
 /// One measure, and its sides: ours, and the peers.
 pub struct Measure<'a> {
     turns: &'a mut Turns,
     name: String,
-    /// Each with a size, where the measure has several.
-    sides: Vec<(String, usize, How<'a>)>,
+    sides: Vec<Side<'a>>,
 }
 
 impl<'a> Measure<'a> {
-    /// A side that criterion benchmarks.
+    /// A side that criterion times.
     pub fn side(self, name: &str, bench: impl FnMut(&mut Bencher) + 'a) -> Self {
         self.sized(name, 1, bench)
     }
 
-    /// The same for one of several sizes: inputs, waiters, threads or depth.
+    /// The same for one of several sizes.
     pub fn sized(mut self, name: &str, size: usize, bench: impl FnMut(&mut Bencher) + 'a) -> Self {
-        self.sides.push((name.into(), size, How::Benched(Box::new(bench))));
+        self.sides.push(Side { name: name.into(), size, how: How::Criterion(Box::new(bench)) });
         self
     }
 
-    /// A side that is too big to repeat: measured once a round.
-    pub fn once(mut self, name: &str, size: usize, time: impl FnMut() -> Duration + 'a) -> Self {
-        self.sides.push((name.into(), size, How::Once(Box::new(time))));
+    /// A side in another language, left out where there is none.
+    pub fn peer(self, name: &str, peer: Option<&'a Peer>, operation: &'static str, size: usize) -> Self {
+        let Some(peer) = peer else { return self };
+        self.sized(name, size, move |b| b.iter_custom(|iterations| peer.time(operation, size, iterations)))
+    }
+
+    /// A side that times a part of what it does: as often as criterion wants, or, where it is too big to repeat, once a
+    /// round.
+    pub fn timed(mut self, name: &str, size: usize, mut time: impl FnMut() -> Duration + 'a) -> Self {
+        if size < TOO_BIG {
+            return self.sized(name, size, move |b| b.iter_custom(|iterations| (0..iterations).map(|_| time()).sum()));
+        }
+        self.sides.push(Side { name: name.into(), size, how: How::Once(Box::new(time)) });
         self
     }
 
@@ -84,27 +111,37 @@ impl<'a> Measure<'a> {
     pub fn run(mut self) {
         let rounds = if self.turns.test { 1 } else { ROUNDS };
         for round in 0..rounds {
-            for (side, size, how) in &mut self.sides {
-                let figure = Figure { measure: self.name.clone(), side: side.clone(), size: *size, round };
+            for Side { name, size, how } in &mut self.sides {
+                let figure = Figure { measure: self.name.clone(), side: name.clone(), size: *size, round };
                 match how {
-                    How::Benched(bench) => {
+                    How::Criterion(bench) => {
                         let mut group = self.turns.criterion.benchmark_group(&self.name);
-                        group.sampling_mode(SamplingMode::Auto);
-                        group.bench_function(BenchmarkId::new(side.as_str(), figure.parameter()), bench);
+                        group.bench_function(BenchmarkId::new(name.as_str(), figure.parameter()), bench);
                         group.finish();
                     }
+                    How::Once(_) if self.turns.leaves_out(&figure.id()) => {}
                     How::Once(time) => {
-                        let wanted = self.turns.filter.as_ref().is_none_or(|filter| figure.id().contains(filter));
-                        if wanted {
-                            let time = time();
-                            if !self.turns.test {
-                                println!("{}: {time:?}", figure.id());
-                                figure.keep(time);
-                            }
+                        let time = time();
+                        println!("{}: {time:?}", figure.id());
+                        if !self.turns.test {
+                            figure.keep(time);
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// Times `operation`, one after the other, as a task of `runtime` calls it.
+pub fn on<T>(runtime: &Runtime, b: &mut Bencher, operation: impl AsyncFn() -> T) {
+    b.iter_custom(|iterations| {
+        runtime.block_on(async {
+            let start = Instant::now();
+            for _ in 0..iterations {
+                black_box(operation().await);
+            }
+            start.elapsed()
+        })
+    });
 }

@@ -34,6 +34,11 @@ impl Figures {
         figures
     }
 
+    /// Whether a measure was taken at several sizes.
+    pub(crate) fn sized(&self, measure: &str) -> bool {
+        self.0.keys().any(|of| of.measure == measure && of.size != 1)
+    }
+
     /// The median over the rounds.
     pub(crate) fn median(&self, of: &Of) -> Option<f64> {
         median(self.0.get(of)?.values().copied().collect())
