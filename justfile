@@ -11,10 +11,12 @@ test:
 
 format:
     cargo fmt --all --check
+    cargo fmt --check --manifest-path benches/Cargo.toml
 
 lint:
     cargo clippy --all-targets --all-features -- -D warnings
     cargo clippy --all-targets --no-default-features -- -D warnings
+    cargo clippy --all-targets --manifest-path benches/Cargo.toml -- -D warnings
 
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --document-private-items
@@ -47,3 +49,23 @@ mutants *options:
 # The README's first command, and every other example.
 examples:
     cargo run --example shutdown
+
+# Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
+bench word="":
+    rm -rf benches/target/criterion
+    cd benches && cargo bench -- --quiet {{ word }} > /dev/null
+    cd benches && cargo build --release --bins && target/release/report {{ word }}
+
+# The instructions of the five hottest operations, against benches/instructions.txt. Needs valgrind.
+bench-check: (instructions "")
+
+# Keeps the instructions that they take now.
+bench-accept: (instructions "accept")
+
+[private]
+instructions accept:
+    cd benches && cargo build --release --bins && target/release/instructions {{ accept }}
+
+# Each benchmark once and small, and the tests of the report.
+bench-smoke:
+    cd benches && cargo test --release --all-targets
