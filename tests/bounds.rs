@@ -93,6 +93,7 @@ fn deriving_and_merging_allocate_once() {
     let grown = any_of(std::iter::once(twenty).chain((0..9).map(|_| live().0)).chain([b.clone()]));
     assert_eq!(count(|| merge(&grown, &b)), 0, "behind the crowd in the crowd");
     assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
+    assert_eq!(count(|| any_of([Context::background(), Context::background()])), 0);
     assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
     assert_eq!(count(|| (a.without_cancel(), a.with_values_of(&b), Context::background().relay())), 0);
     let (finished, cancel) = live();
