@@ -70,6 +70,9 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| merge(&child, &a)), 0);
     assert_eq!(count(|| merge(&a, &child)), 0);
     assert_eq!(count(|| merge(&a, &timeout)), 0);
+    let limits = [60, 90].map(|seconds| Context::background().with_timeout(Duration::from_secs(seconds)));
+    assert_eq!(count(|| merge(&limits[0], &limits[1])), 0);
+    assert_eq!(count(|| merge(&limits[1], &limits[0])), 0);
     let named = timeout.named("work");
     let (named_child, _keep_named) = named.with_cancel();
     assert_eq!(count(|| merge(&named, &named_child)), 0);
@@ -90,6 +93,7 @@ fn deriving_and_merging_allocate_once() {
     let grown = any_of(std::iter::once(twenty).chain((0..9).map(|_| live().0)).chain([b.clone()]));
     assert_eq!(count(|| merge(&grown, &b)), 0, "behind the crowd in the crowd");
     assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
+    assert_eq!(count(|| any_of([Context::background(), Context::background()])), 0);
     assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
     assert_eq!(count(|| (a.without_cancel(), a.with_values_of(&b), Context::background().relay())), 0);
     let (finished, cancel) = live();
@@ -122,6 +126,15 @@ fn observing_does_not_allocate() {
     for ctx in &views {
         assert_eq!(look(ctx), 0);
     }
+}
+
+/// A relay that nobody waits on is in no list, and has none: also where a cancel below it comes too late.
+#[test]
+fn an_idle_relay_stays_idle() {
+    let (root, _keep) = live();
+    let (_child, canceller) = root.relay().with_cancel();
+    assert!(canceller.cancel());
+    assert_eq!(count(|| canceller.cancel()), 0);
 }
 
 /// Rule 18, 22: `done` and `run` of what is ready allocate nothing; awaiting again neither.

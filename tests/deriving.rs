@@ -117,6 +117,18 @@ async fn inputs_that_finish_while_they_are_collected() {
     }
 }
 
+/// Rule 1: a crowd is done though what finished it was live when it was taken.
+#[test]
+fn a_crowd_of_which_one_finishes_while_it_is_collected() {
+    let (ctx, canceller) = Context::background().with_cancel();
+    let crowd = any_of(std::iter::once(ctx).chain((0..9).map(|_| {
+        canceller.cancel();
+        live()
+    })));
+    assert!(crowd.is_done());
+    assert!(crowd.done().now_or_never().is_some());
+}
+
 /// Rules 2 and 14: of one event, and of equal deadlines, the earlier argument's, though it was live when it was taken.
 #[tokio::test(start_paused = true)]
 async fn inputs_that_finish_by_one_event_while_they_are_collected() {

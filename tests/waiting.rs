@@ -14,7 +14,7 @@ use std::time::Duration;
 use context_merge::{Context, Error, FutureExt as _, Signal, StreamExt as _, any_of, merge};
 use futures::future::FusedFuture;
 use futures::stream::{self, FusedStream, Stream};
-use support::{Counting, calling, poll, stopped_in_a_race};
+use support::{Counting, Hooks, adding, calling, poll, poll_with, stopped_in_a_race};
 use tokio::time::{Instant, advance};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -52,6 +52,19 @@ fn the_newest_waker_is_woken_and_nothing_is_left_behind() {
     cancel_b.cancel();
     crowd[7].1.cancel();
     assert_eq!(waker.woken(), 0);
+}
+
+/// Rule 17: a poll with the waker of the last one does not clone it again.
+#[test]
+fn polling_again_with_the_same_waker_registers_nothing() {
+    let (ctx, _keep) = Context::background().with_cancel();
+    let cloned = Arc::new(AtomicUsize::new(0));
+    let waker = Arc::new(Hooks::on_clone(adding(&cloned))).waker();
+    let mut done = pin!(ctx.done());
+    assert!(poll_with(done.as_mut(), &waker).is_pending());
+    let once = cloned.load(Ordering::SeqCst);
+    assert!(poll_with(done.as_mut(), &waker).is_pending());
+    assert_eq!(cloned.load(Ordering::SeqCst), once);
 }
 
 /// Rule 17: of a crowd of waiters one that leaves takes nobody else along.
@@ -566,14 +579,13 @@ async fn until_finishes_with_its_event() {
     assert_eq!(waiting.await.unwrap().to_string(), "context cancelled (event)");
     assert!(Context::until(ready(())).done().await.is_cancelled());
     let (lost, token) = (Context::until(async { panic!("the event panics") }), Arc::new(()));
-    lost.on_done({
-        let token = Arc::clone(&token);
-        move |_| drop(token)
-    })
-    .detach();
+    let wait = |token: Arc<()>| lost.on_done(move |_| drop(token)).detach();
+    wait(Arc::clone(&token));
     tokio::task::yield_now().await;
     assert!(!lost.is_done());
     assert_eq!(Arc::strong_count(&token), 1, "nothing can come any more: what waits for it is let go");
+    wait(Arc::clone(&token));
+    assert_eq!(Arc::strong_count(&token), 1, "and what comes later is not kept");
 }
 
 /// Rule 21.
