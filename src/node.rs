@@ -299,7 +299,10 @@ fn earliest<'a>(
     deadline: Option<&Deadline>,
 ) -> Option<(Moment, Verdict)> {
     let mut first = None;
-    for _ in 0..2 {
+    for walk in 0..2 {
+        if walk == 1 {
+            fence(Ordering::SeqCst);
+        }
         first = None;
         let mut consider = |moment: Moment, verdict| {
             if first.is_none_or(|(earliest, _)| moment < earliest) {
@@ -318,7 +321,6 @@ fn earliest<'a>(
         if let Some(deadline) = deadline {
             consider(deadline.moment(), DEADLINE);
         }
-        fence(Ordering::SeqCst);
     }
     first
 }
