@@ -66,6 +66,12 @@ bench-accept: (instructions "accept")
 instructions accept:
     cd benches && cargo build --release --bins && target/release/instructions {{ accept }}
 
+# The server under load, some ten minutes: all of it, or `requests`, `parked` or `memory`. Needs wrk.
+load part="":
+    cd benches && cargo build --release --bin server --bin load
+    ulimit -n 12000 || { echo "10,000 connections need a limit of 12,000 open files (ulimit -Hn)" >&2; exit 1; }; \
+        benches/target/release/load {{ part }}
+
 # Each benchmark once and small, and the tests of the report.
 bench-smoke:
     cd benches && cargo test --release --all-targets
