@@ -88,6 +88,8 @@ fn deriving_and_merging_allocate_once() {
     let with_relay = merge(&relay, &b);
     assert_eq!(count(|| merge(&relay, &with_relay)), 0);
     assert_eq!(count(|| any_of([&relay, &b, &with_relay])), 0);
+    let with_relay_last = any_of([&a, &b, &live().0.relay()]);
+    assert_eq!(count(|| merge(&b, &with_relay_last)), 0);
     let twenty = any_of((0..20).map(|_| live().0).chain([a.clone()]));
     assert_eq!(count(|| merge(&twenty, &a)), 0);
     let grown = any_of(std::iter::once(twenty).chain((0..9).map(|_| live().0)).chain([b.clone()]));
@@ -99,6 +101,9 @@ fn deriving_and_merging_allocate_once() {
     let (finished, cancel) = live();
     cancel.cancel();
     assert_eq!(count(|| finished.relay()), 0);
+    let late = [&a, &b].map(|ctx| ctx.with_timeout(Duration::ZERO));
+    assert!(late.iter().all(Context::is_done));
+    assert_eq!(count(|| merge(&late[0], &late[1])), 0);
 }
 
 /// Observing never allocates, finished or not.

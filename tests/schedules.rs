@@ -51,6 +51,16 @@ fn what_once_failed() {
                 vec![Cancel { source: 20 }, AnyOf { of: vec![1, 20], ctx: 2000 }],
             ],
         },
+        // The history expected that a callback runs by a signal though nobody runs the runtime.
+        Program {
+            before: vec![
+                Signal { ctx: 1 },
+                OnDone { ctx: 1, other: 0, callback: 2 },
+                Raise { signal: 1 },
+                Stop { callback: 2 },
+            ],
+            threads: vec![vec![IsDone { ctx: 1 }], vec![IsDone { ctx: 1 }]],
+        },
     ];
     for program in programs {
         (0..20).for_each(|_| schedules::explore(&program).unwrap_or_else(|failed| panic!("{failed:?}")));

@@ -79,6 +79,20 @@ fn a_waiter_that_leaves_a_crowd_takes_nobody_along() {
     assert_eq!(waker.woken(), 99);
 }
 
+/// Rule 17: each of many sources that were merged one after the other wakes who waits on them all.
+#[test]
+fn each_of_a_chain_of_merges_wakes() {
+    for fired in 0..20 {
+        let sources: Vec<_> = (0..20).map(|_| Context::background().with_cancel()).collect();
+        let all = sources.iter().fold(Context::background(), |all, (ctx, _)| merge(&all, ctx));
+        let waker = Counting::new();
+        let mut done = pin!(all.done());
+        assert!(poll(done.as_mut(), &waker).is_pending());
+        sources[fired].1.cancel();
+        assert_eq!(waker.woken(), 1);
+    }
+}
+
 /// Rule 17 between threads: whatever the overlap, a parked waiter is woken.
 #[test]
 fn no_wake_up_is_lost() {

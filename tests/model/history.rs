@@ -158,17 +158,19 @@ impl Search<'_> {
     /// An answer that says "not yet" though the model says otherwise, where that is right.
     fn is_late(&self, world: &World, call: &Call) -> bool {
         let Some((sources, Some(why))) = world.about(&call.op) else { return false };
-        // A stop can come before the callback of a cancel that is under way, or of a deadline that nobody ran yet.
+        // A stop can come before the callback of a cancel that is under way, or of a deadline or a signal for which
+        // nobody ran the runtime yet.
         let many = match call.op {
             Op::Stop { .. } => call.answer == Answer::Is(true),
             _ => sources >= MANY && matches!(call.answer, Answer::Is(false) | Answer::Told(None)),
         };
-        many && match why {
-            Why::Cancelled(source) => self.won.get(&source).is_some_and(|cancel| {
-                let cancel = &self.calls[*cancel];
-                cancel.ended > call.began && call.within != Some(cancel.began)
-            }),
-            Why::Deadline(_) => matches!(call.op, Op::Stop { .. }),
+        let cancel = match why {
+            Why::Cancelled(source) => self.won.get(&source).map(|cancel| &self.calls[*cancel]),
+            Why::Deadline(_) => None,
+        };
+        many && match cancel {
+            Some(cancel) => cancel.ended > call.began && call.within != Some(cancel.began),
+            None => matches!(call.op, Op::Stop { .. }),
         }
     }
 
