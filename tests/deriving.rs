@@ -97,7 +97,9 @@ fn a_merge_of_old_deadlines_has_the_earliest() {
         |minutes| Instant::now().checked_sub(SECOND * 60 * minutes).expect("an instant before the process's");
     let old = |minutes, cause: &'static str| Context::background().with_deadline_cause(minutes_ago(minutes), cause);
     for inputs in [[old(1, "later"), old(2, "earlier")], [old(2, "earlier"), old(1, "later")]] {
-        assert_eq!(any_of(inputs).err().unwrap().cause().unwrap().to_string(), "earlier");
+        assert_eq!(any_of(&inputs).err().unwrap().cause().unwrap().to_string(), "earlier");
+        assert!(inputs.iter().all(Context::is_done), "and once they have been seen to be finished");
+        assert_eq!(any_of(&inputs).err().unwrap().cause().unwrap().to_string(), "earlier");
     }
 }
 
