@@ -53,7 +53,7 @@ pub(crate) fn markdown(lines: &[Vec<String>]) -> String {
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         ..1e-6 => format!("{:.0} ns", seconds * 1e9),
-        ..1e-3 => format!("{:.1} µs", seconds * 1e6),
+        ..1e-3 => format!("{:.2} µs", seconds * 1e6),
         ..1.0 => format!("{:.2} ms", seconds * 1e3),
         _ => format!("{seconds:.2} s"),
     }
@@ -78,6 +78,6 @@ mod tests {
 
     #[test]
     fn a_time_has_its_unit() {
-        assert_eq!([4.321e-7, 0.000_012_34, 0.0567, 2.0].map(seconds), ["432 ns", "12.3 µs", "56.70 ms", "2.00 s"]);
+        assert_eq!([4.321e-7, 0.000_012_34, 0.0567, 2.0].map(seconds), ["432 ns", "12.34 µs", "56.70 ms", "2.00 s"]);
     }
 }
