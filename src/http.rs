@@ -1,5 +1,5 @@
 //! Deadlines on the wire (feature `http`): the time that a caller leaves is read from a request's headers on arrival, and
-//! what remains of it is written into the requests made for it.
+//! what remains of it is written into the requests made for it. And errors as the statuses that a caller is told.
 //!
 //! ```
 //! use context_merge::Context;
@@ -26,10 +26,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::context::Context;
+use crate::error::{Error, ErrorKind};
 
 /// A header that says how much time the caller leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,3 +204,44 @@ impl fmt::Display for InvalidTimeout {
 }
 
 impl std::error::Error for InvalidTimeout {}
+
+/// The name that a context has to have for its cancel to be told as *unavailable*, so that callers try elsewhere: the one
+/// that stops a process or a server.
+pub const SHUTDOWN: &str = "shutdown";
+
+/// What an HTTP caller is told: 504 where the deadline was first, 503 where a cancel was.
+pub fn status(err: &Error) -> StatusCode {
+    match err.kind() {
+        ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// What a gRPC caller is told, by its [number](https://grpc.io/docs/guides/status-codes/): 4 (deadline exceeded) where the
+/// deadline was first, 14 (unavailable) for a cancel whose origin is [`SHUTDOWN`], and 1 (cancelled) for all others.
+pub fn grpc_status(err: &Error) -> i32 {
+    match err.kind() {
+        ErrorKind::DeadlineExceeded => 4,
+        ErrorKind::Cancelled if err.origin() == Some(SHUTDOWN) => 14,
+        ErrorKind::Cancelled => 1,
+    }
+}
+
+/// What a caller is told in words: the error, and its cause where it has one.
+///
+/// ```
+/// use context_merge::{Context, http};
+///
+/// let (ctx, canceller) = Context::background().with_cancel();
+/// let ctx = ctx.named(http::SHUTDOWN);
+/// canceller.cancel_with("SIGTERM");
+/// let err = ctx.err().unwrap();
+/// assert_eq!(http::reason(&err), "context cancelled (shutdown): SIGTERM");
+/// assert_eq!((http::status(&err).as_u16(), http::grpc_status(&err)), (503, 14));
+/// ```
+pub fn reason(err: &Error) -> String {
+    match err.cause() {
+        Some(cause) => format!("{err}: {cause}"),
+        None => err.to_string(),
+    }
+}

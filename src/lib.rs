@@ -37,9 +37,14 @@
 //! # Features
 //! The default build has none of these.
 //! - `http`: deadlines in the headers of requests, `grpc-timeout` and others, in and out (`context_merge::http`).
+//! - `tower`: a context for each request of a server, and calls of a client that end with one (`context_merge::tower`).
+//! - `axum`: `Context` as an extractor, `Error` as a response (`context_merge::axum`).
+//! - `tonic`: `Error` as a `Status`, the context of a request, streams that end with it (`context_merge::tonic`).
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "axum")]
+pub mod axum;
 mod canceller;
 mod cell;
 mod context;
@@ -57,6 +62,10 @@ mod run;
 mod signal;
 mod source;
 mod sync;
+#[cfg(feature = "tonic")]
+pub mod tonic;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod value;
 mod waiters;
 

@@ -1,0 +1,159 @@
+//! The client's side: the time that is left goes along, and the call ends with its context.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use http::{HeaderMap, Request, Response};
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::body::ContextBody;
+use super::{BoxError, ended, is_grpc};
+use crate::context::Context;
+use crate::http::{TimeoutHeader, inject_as};
+use crate::merge::merge;
+use crate::run::{FutureExt, WithContext};
+
+/// Ends calls with their context: the one in the extensions of the request, the one given with [`of`](Self::of), or both,
+/// merged. A request without any is passed on as it is.
+///
+/// - What remains until the deadline goes along in a header, but where the request sets an earlier one itself.
+/// - A request whose context is finished is not sent.
+/// - When the context finishes, the call is dropped, and so is the body of the response.
+///
+/// Such a call fails with the context's [`Error`](crate::Error), boxed as all errors of the service are; one of gRPC has a
+/// response with that status (see [`grpc_status`](crate::http::grpc_status)), which tonic makes a `Status`.
+///
+/// Waiting until the service is ready is not part of a call: a request is not known then.
+///
+/// ```
+/// use context_merge::{Context, Error, tower::PropagateLayer};
+/// use http::{Request, Response};
+/// use std::convert::Infallible;
+/// use tower::{ServiceBuilder, ServiceExt};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let client = ServiceBuilder::new()
+///     .layer(PropagateLayer::new())
+///     .service_fn(|_: Request<String>| std::future::pending::<Result<Response<String>, Infallible>>());
+/// let mut request = Request::new(String::new());
+/// request.extensions_mut().insert(Context::background().with_timeout(std::time::Duration::from_secs(2)));
+/// let err = client.oneshot(request).await.unwrap_err();
+/// assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PropagateLayer {
+    /// The background where none was given.
+    ctx: Context,
+    header: Option<TimeoutHeader>,
+}
+
+impl PropagateLayer {
+    /// Ends each call with the context in the request's extensions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends each call with `ctx` as well, as a shutdown.
+    pub fn of(ctx: impl Into<Context>) -> Self {
+        Self { ctx: ctx.into(), header: None }
+    }
+
+    /// In which header the other side reads the time that is left; `grpc-timeout` where this is not called.
+    pub fn header(self, header: TimeoutHeader) -> Self {
+        Self { header: Some(header), ..self }
+    }
+}
+
+impl<S> Layer<S> for PropagateLayer {
+    type Service = Propagate<S>;
+
+    fn layer(&self, inner: S) -> Propagate<S> {
+        Propagate { inner, layer: self.clone() }
+    }
+}
+
+/// A client whose calls end with their contexts; made by [`PropagateLayer`].
+#[derive(Clone, Debug)]
+pub struct Propagate<S> {
+    inner: S,
+    layer: PropagateLayer,
+}
+
+impl<S, A, B> Service<Request<A>> for Propagate<S>
+where
+    S: Service<Request<A>, Response = Response<B>, Error: Into<BoxError>>,
+{
+    type Response = Response<ContextBody<B>>;
+    type Error = BoxError;
+    type Future = CallFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<A>) -> Self::Future {
+        let grpc = is_grpc(request.headers());
+        let given = &self.layer.ctx;
+        let ctx = match request.extensions().get::<Context>() {
+            Some(of_request) => merge(of_request, given),
+            None => given.clone(),
+        };
+        if ctx.is_done() {
+            return CallFuture { call: None, ctx, grpc };
+        }
+        lower(self.layer.header.unwrap_or(TimeoutHeader::Grpc), &ctx, request.headers_mut());
+        CallFuture { call: Some(self.inner.call(request).with_context(&ctx)), ctx, grpc }
+    }
+}
+
+/// Writes the header, but where it is there with less.
+fn lower(header: TimeoutHeader, ctx: &Context, headers: &mut HeaderMap) {
+    let asked = headers.get(header.as_str()).and_then(|value| header.decode(value).ok());
+    if asked.is_none_or(|asked| ctx.remaining().is_some_and(|left| left < asked)) {
+        inject_as(header, ctx, headers);
+    }
+}
+
+/// The response to a call.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct CallFuture<F> {
+    /// None where it is not made.
+    #[pin]
+    call: Option<WithContext<F>>,
+    ctx: Context,
+    grpc: bool,
+}
+
+impl<F, B, E> Future for CallFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<ContextBody<B>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.call.as_pin_mut() {
+            Some(call) => task::ready!(call.poll(cx)),
+            None => Err(this.ctx.err().expect("finished")),
+        };
+        Poll::Ready(match result {
+            Ok(Ok(response)) => Ok(response.map(|body| ContextBody::new(body, this.ctx, *this.grpc))),
+            Ok(Err(err)) => Err(err.into()),
+            Err(err) if *this.grpc => Ok(ended(true, &err)),
+            Err(err) => Err(err.into()),
+        })
+    }
+}
+
+impl<F> fmt::Debug for CallFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").field("ctx", &self.ctx).finish_non_exhaustive()
+    }
+}

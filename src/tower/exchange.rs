@@ -1,0 +1,83 @@
+//! How an exchange ends.
+
+use std::fmt;
+use std::mem;
+
+use crate::canceller::Canceller;
+
+/// How an exchange of a request and its response has ended: the [cause](crate::Error::cause) of the cancel with which
+/// [`ContextLayer`](super::ContextLayer) ends the context of each request.
+///
+/// ```
+/// use context_merge::tower::Ended;
+/// use context_merge::{Context, Error};
+///
+/// fn hung_up(err: &Error) -> bool {
+///     let ended = err.cause().and_then(|cause| cause.downcast_ref());
+///     matches!(ended, Some(Ended::BeforeResponse | Ended::InBody))
+/// }
+/// # let (ctx, canceller) = Context::background().with_cancel();
+/// # canceller.cancel_with(Ended::InBody);
+/// # assert!(hung_up(&ctx.err().unwrap()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The handler was dropped before it had a response: the client has gone away, or the connection was closed.
+    BeforeResponse,
+    /// The body of the response was dropped before its end, for the same reasons.
+    InBody,
+    /// The handler has panicked, or the body.
+    Panicked,
+    /// It is complete: the last of the response was handed on, or the handler has failed and there is none.
+    Complete,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ended::BeforeResponse => "gone before the response",
+            Ended::InBody => "gone in the middle of the response",
+            Ended::Panicked => "panicked",
+            Ended::Complete => "the exchange is complete",
+        })
+    }
+}
+
+impl std::error::Error for Ended {}
+
+/// An exchange under way. Dropping it cancels its context, with how far it came as the cause.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    canceller: Canceller,
+    so_far: Ended,
+}
+
+impl Exchange {
+    pub(super) fn new(canceller: Canceller) -> Self {
+        Self { canceller, so_far: Ended::BeforeResponse }
+    }
+
+    /// The response is there, and its body is still to come.
+    pub(super) fn responded(&mut self) {
+        self.so_far = Ended::InBody;
+    }
+
+    /// Runs a part of it, which may panic.
+    pub(super) fn run<T>(&mut self, part: impl FnOnce() -> T) -> T {
+        let so_far = mem::replace(&mut self.so_far, Ended::Panicked);
+        let result = part();
+        self.so_far = so_far;
+        result
+    }
+
+    pub(super) fn complete(mut self) {
+        self.so_far = Ended::Complete;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.canceller.cancel_with(self.so_far);
+    }
+}

@@ -1,0 +1,542 @@
+//! The layers, without a socket between them; with one in `tests/sockets/`.
+#![cfg(feature = "tower")]
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{self, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use context_merge::http::SHUTDOWN;
+use context_merge::tower::{BoxError, ContextBody, ContextLayer, Ended, PropagateLayer};
+use context_merge::{Context, Error};
+use futures::FutureExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty, Full};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn request() -> Request<()> {
+    Request::new(())
+}
+
+fn with_header(name: &'static str, value: &'static str) -> Request<()> {
+    Request::builder().header(name, value).body(()).unwrap()
+}
+
+fn grpc() -> Request<()> {
+    with_header("content-type", "application/grpc+proto")
+}
+
+fn context_of<B>(request: &Request<B>) -> Context {
+    request.extensions().get::<Context>().expect("of the layer").clone()
+}
+
+fn ended(ctx: &Context) -> Option<Ended> {
+    ctx.err()?.cause()?.downcast_ref().copied()
+}
+
+/// Calls a service behind `layer` that is not ready before it is dropped; returns its context and the call.
+fn parked(layer: &ContextLayer, request: Request<()>) -> (Context, impl Future<Output = Answer> + use<>) {
+    let seen = Arc::new(Mutex::new(None));
+    let mut service = layer.layer(service_fn({
+        let seen = Arc::clone(&seen);
+        move |request: Request<()>| {
+            *seen.lock().unwrap() = Some(context_of(&request));
+            pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        }
+    }));
+    let call = service.call(request);
+    let ctx = seen.lock().unwrap().take().expect("called");
+    (ctx, call.map(|answer| answer.unwrap_or_else(|never| match never {})))
+}
+
+type Answer = Response<ContextBody<Full<Bytes>>>;
+
+/// The context of a request to which `response` is the response, and what goes out.
+async fn responded<B: Body>(
+    layer: &ContextLayer,
+    request: Request<()>,
+    response: Response<B>,
+) -> (Context, Response<ContextBody<B>>) {
+    let (mut seen, mut response) = (None, Some(response));
+    let service = service_fn(|request: Request<()>| {
+        seen = Some(context_of(&request));
+        std::future::ready(Ok::<_, Infallible>(response.take().unwrap()))
+    });
+    let response = layer.layer(service).oneshot(request).await.unwrap();
+    (seen.unwrap(), response)
+}
+
+fn server() -> ContextLayer {
+    ContextLayer::new(Context::background())
+}
+
+/// Frames one by one, and pending where there is a None.
+struct Frames(Vec<Option<Result<Frame<Bytes>, BoxError>>>);
+
+impl Frames {
+    fn of<const N: usize>(frames: [Option<&'static str>; N]) -> Self {
+        Self(frames.map(|text| text.map(|text| Ok(Frame::data(text.into())))).into())
+    }
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.0.first() {
+            Some(None) => Poll::Pending,
+            Some(Some(_)) => Poll::Ready(self.0.remove(0)),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+type Next<D, E> = Poll<Option<Result<Frame<D>, E>>>;
+
+fn next<B: Body + Unpin>(body: &mut B) -> Next<B::Data, B::Error> {
+    Pin::new(body).poll_frame(&mut task::Context::from_waker(Waker::noop()))
+}
+
+mod what_a_request_gets {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_of_its_header_but_no_more_than_the_limit() {
+        let start = Instant::now();
+        for (layer, header, left) in [
+            (server(), None, None),
+            (server(), Some("2S"), Some(2 * SECOND)),
+            (server().limit(SECOND), None, Some(SECOND)),
+            (server().limit(SECOND), Some("2S"), Some(SECOND)),
+            (server().limit(3 * SECOND), Some("2S"), Some(2 * SECOND)),
+            (server().limit(Duration::MAX), Some("2S"), Some(2 * SECOND)),
+            (server(), Some("0S"), Some(Duration::ZERO)),
+        ] {
+            let request = header.map_or_else(request, |value| with_header("grpc-timeout", value));
+            let (ctx, _call) = parked(&layer, request);
+            assert_eq!(ctx.deadline(), left.map(|left| start + left), "{header:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_is_told_as_the_requests() {
+        let (ctx, _call) = parked(&server().limit(SECOND), request());
+        assert_eq!(ctx.done().await.origin(), Some("request"));
+    }
+
+    #[test]
+    fn the_shutdown_by_its_name_or_by_ours() {
+        for (name, told) in [(None, SHUTDOWN), (Some("drain"), "drain")] {
+            let (shutdown, stop) = Context::background().with_cancel();
+            let layer = ContextLayer::new(name.map_or(shutdown.clone(), |name| shutdown.named(name)));
+            let (ctx, _call) = parked(&layer, request());
+            assert!(!ctx.is_done());
+            stop.cancel();
+            assert_eq!(ctx.err().unwrap().origin(), Some(told));
+            let (late, _call) = parked(&layer, request());
+            assert!(late.is_done());
+        }
+    }
+
+    #[test]
+    fn what_a_layer_further_out_has_given_it() {
+        let (outer, hang_up) = Context::background().with_value("alice").named("user").with_cancel();
+        let mut request = request();
+        request.extensions_mut().insert(outer.named("user"));
+        let (ctx, _call) = parked(&server(), request);
+        assert_eq!(ctx.value::<&str>(), Some(&"alice"));
+        hang_up.cancel();
+        assert_eq!(ctx.err().unwrap().origin(), Some("user"));
+    }
+
+    #[test]
+    fn values_of_its_head() {
+        let layer = server().values(|head, ctx| ctx.with_value(head.method.clone()));
+        let (ctx, _call) = parked(&layer, request());
+        assert_eq!(ctx.value::<Method>(), Some(&Method::GET));
+    }
+
+    #[tokio::test]
+    async fn a_clear_answer_where_its_timeout_cannot_be_read() {
+        let never =
+            service_fn(async |_: Request<()>| -> Result<Response<Full<Bytes>>, Infallible> { panic!("called") });
+        for (name, text) in [
+            ("grpc-timeout", "invalid grpc-timeout \"+1S\": not one to eight digits and a unit of H, M, S, m, u or n"),
+            ("connect-timeout-ms", "invalid connect-timeout-ms \"+1S\": not one to ten digits"),
+        ] {
+            let response = server().layer(never).oneshot(with_header(name, "+1S")).await.unwrap();
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+        }
+        let mut request = grpc();
+        request.headers_mut().insert("grpc-timeout", "1%".parse().unwrap());
+        let response = server().layer(never).oneshot(request).await.unwrap();
+        assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &"3".parse().unwrap()));
+        assert!(response.headers()["grpc-message"].to_str().unwrap().starts_with("invalid grpc-timeout \"1%25\""));
+        assert!(response.body().is_end_stream());
+    }
+
+    #[test]
+    fn nothing_that_stays_when_it_is_over() {
+        let (shutdown, stop) = Context::background().with_cancel();
+        let layer = ContextLayer::new(&shutdown).enforce();
+        let held = Arc::new(());
+        for _ in 0..100 {
+            let (ctx, call) = parked(&layer, request());
+            ctx.on_done({
+                let held = Arc::clone(&held);
+                move |_| drop(held)
+            })
+            .detach();
+            assert!(call.now_or_never().is_none());
+        }
+        assert_eq!(Arc::strong_count(&held), 1, "each context has ended with its call");
+        drop(stop);
+    }
+}
+
+mod how_an_exchange_ends {
+    use super::*;
+
+    #[test]
+    fn gone_before_the_response() {
+        for layer in [server(), server().enforce()] {
+            let (ctx, call) = parked(&layer, request());
+            assert!(!ctx.is_done());
+            drop(call);
+            assert_eq!(ended(&ctx), Some(Ended::BeforeResponse));
+            assert_eq!(ctx.err().unwrap().to_string(), "context cancelled (request)");
+        }
+    }
+
+    #[tokio::test]
+    async fn gone_in_the_body() {
+        for read in 0..2 {
+            let (ctx, response) = responded(&server(), request(), Response::new(Frames::of([Some("a"), None]))).await;
+            let mut body = response.into_body();
+            for _ in 0..read {
+                assert!(next(&mut body).is_ready());
+            }
+            assert!(!ctx.is_done());
+            drop(body);
+            assert_eq!(ended(&ctx), Some(Ended::InBody));
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_with_it_finds_the_context_finished() {
+        struct Looks(Context, Arc<Mutex<Vec<Option<Ended>>>>);
+        impl Drop for Looks {
+            fn drop(&mut self) {
+                self.1.lock().unwrap().push(ended(&self.0));
+            }
+        }
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let mut service = server().layer(service_fn(|request: Request<()>| {
+            let looks = Looks(context_of(&request), Arc::clone(&found));
+            async move {
+                pending::<()>().await;
+                drop(looks);
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            }
+        }));
+        let mut call = Box::pin(service.call(request()));
+        assert!(call.as_mut().now_or_never().is_none());
+        drop(call);
+        assert_eq!(*found.lock().unwrap(), [Some(Ended::BeforeResponse)]);
+    }
+
+    #[test]
+    fn panicked() {
+        let mut seen = None;
+        let mut service = server().layer(service_fn(|request: Request<()>| {
+            seen = Some(context_of(&request));
+            async {
+                if true { panic!("on purpose") } else { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
+            }
+        }));
+        let mut call = Box::pin(service.call(request()));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.as_mut().now_or_never())).unwrap_err();
+        drop(call);
+        assert_eq!(ended(&seen.unwrap()), Some(Ended::Panicked));
+    }
+
+    #[tokio::test]
+    async fn panicked_in_the_body() {
+        struct Panics;
+        impl Body for Panics {
+            type Data = Bytes;
+            type Error = BoxError;
+            fn poll_frame(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Next<Bytes, BoxError> {
+                panic!("on purpose")
+            }
+        }
+        let (ctx, response) = responded(&server(), request(), Response::new(Panics)).await;
+        let mut body = response.into_body();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(next(&mut body)))).unwrap_err();
+        drop(body);
+        assert_eq!(ended(&ctx), Some(Ended::Panicked));
+    }
+
+    #[tokio::test]
+    async fn complete_with_the_last_of_the_body() {
+        let (ctx, response) = responded(&server(), request(), Response::new(Frames::of([Some("a"), Some("b")]))).await;
+        let mut body = response.into_body();
+        for _ in 0..2 {
+            assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))));
+            assert!(!ctx.is_done(), "there may be more");
+        }
+        assert!(matches!(next(&mut body), Poll::Ready(None)));
+        assert_eq!(ended(&ctx), Some(Ended::Complete));
+        assert!(body.is_end_stream() && matches!(next(&mut body), Poll::Ready(None)));
+    }
+
+    #[tokio::test]
+    async fn complete_as_soon_as_nothing_can_follow() {
+        let trailers = || Frames(vec![Some(Ok(Frame::trailers(HeaderMap::new()))), None]);
+        let failing = || Frames(vec![Some(Err("on purpose".into())), None]);
+        let of_length = Response::builder().header("content-length", 2);
+        let all = [
+            Response::new(Full::from("whole").map_err(Into::into).boxed()),
+            Response::new(trailers().boxed()),
+            Response::new(failing().boxed()),
+            of_length.body(Frames::of([Some("ab"), None]).boxed()).unwrap(),
+        ];
+        for (at, response) in all.into_iter().enumerate() {
+            let (ctx, response) = responded(&server(), request(), response).await;
+            assert!(!ctx.is_done(), "{at}");
+            let mut body = response.into_body();
+            assert!(matches!(next(&mut body), Poll::Ready(Some(_))), "{at}");
+            assert_eq!(ended(&ctx), Some(Ended::Complete), "{at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn complete_with_its_head_where_there_is_no_body() {
+        let parked = || Frames::of([None]).boxed();
+        let of = |method| Request::builder().method(method).body(()).unwrap();
+        let with = |status| Response::builder().status(status).body(parked()).unwrap();
+        for (request, response, complete) in [
+            (request(), Response::new(Empty::new().map_err(Into::into).boxed()), true),
+            (of(Method::HEAD), Response::new(parked()), true),
+            (of(Method::CONNECT), Response::new(parked()), true),
+            (of(Method::CONNECT), with(502), false),
+            (request(), with(204), true),
+            (request(), with(304), true),
+            (request(), with(101), true),
+            (request(), with(200), false),
+        ] {
+            let told = format!("{} {}", request.method(), response.status());
+            let (ctx, _response) = responded(&server(), request, response).await;
+            assert_eq!(ended(&ctx), complete.then_some(Ended::Complete), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn complete_where_the_handler_fails() {
+        let mut seen = None;
+        let service = server().layer(service_fn(|request: Request<()>| {
+            seen = Some(context_of(&request));
+            async { Err::<Response<Full<Bytes>>, _>("on purpose") }
+        }));
+        assert_eq!(service.oneshot(request()).await.unwrap_err(), "on purpose");
+        assert_eq!(ended(&seen.unwrap()), Some(Ended::Complete));
+    }
+}
+
+mod enforced {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_504_and_drops_the_handler() {
+        let (ctx, call) = parked(&server().limit(SECOND).enforce(), request());
+        let held = ctx.with_value(Arc::new(()));
+        let response = call.await;
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded (request)");
+        assert!(held.err().unwrap().is_deadline_exceeded());
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_is_503() {
+        let (shutdown, stop) = Context::background().with_cancel();
+        let layer = ContextLayer::new(&shutdown).enforce();
+        let (_, call) = parked(&layer, request());
+        let mut call = pin!(call);
+        assert!(call.as_mut().now_or_never().is_none());
+        stop.cancel_with("SIGTERM");
+        let response = call.await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(text, "context cancelled (shutdown): SIGTERM");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn grpc_has_its_own_statuses() {
+        let (shutdown, stop) = Context::background().with_cancel();
+        let (user, log_out) = Context::background().with_cancel();
+        let layer = ContextLayer::new(&shutdown).limit(SECOND).enforce();
+        let mut of_user = grpc();
+        of_user.extensions_mut().insert(user.named("user"));
+        let (cancelled, deadline) = (parked(&layer, of_user).1, parked(&layer, grpc()).1);
+        log_out.cancel_with("100% logged out");
+        assert_status(&cancelled.await, "1", "context cancelled (user): 100%25 logged out");
+        assert_status(&deadline.await, "4", "context deadline exceeded (request)");
+        let unavailable = parked(&layer, grpc()).1;
+        stop.cancel_with("größer");
+        assert_status(&unavailable.await, "14", "context cancelled (shutdown): gr%C3%B6%C3%9Fer");
+    }
+
+    fn assert_status(response: &Answer, status: &str, message: &str) {
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert_eq!(
+            (&response.headers()["grpc-status"], &response.headers()["grpc-message"]),
+            (&status.parse().unwrap(), &message.parse().unwrap())
+        );
+        assert!(response.body().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn what_is_finished_already_does_not_run() {
+        let never = service_fn(|_: Request<()>| async {
+            if true { panic!("polled") } else { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
+        });
+        let response = server().enforce().layer(never).oneshot(with_header("grpc-timeout", "0S")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_cut_short_with_the_error() {
+        let frames = Frames::of([Some("a"), None]);
+        let (_, response) = responded(&server().limit(SECOND).enforce(), request(), Response::new(frames)).await;
+        let mut body = response.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+        let err = body.frame().await.unwrap().unwrap_err();
+        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_grpc_ends_in_trailers_also_where_it_is_always_ready() {
+        let many = Frames(Vec::from_iter((0..1000).map(|_| Some(Ok(Frame::data("a".into()))))));
+        let (shutdown, stop) = Context::background().with_cancel();
+        let (ctx, response) = responded(&ContextLayer::new(&shutdown).enforce(), grpc(), Response::new(many)).await;
+        let mut body = response.into_body();
+        assert_eq!(body.size_hint().exact(), None);
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        stop.cancel();
+        assert_eq!(body.frame().await.unwrap().unwrap().trailers_ref().unwrap()["grpc-status"], "14");
+        assert!(body.frame().await.is_none() && body.is_end_stream());
+        assert_eq!(ctx.err().unwrap().origin(), Some(SHUTDOWN), "and not that it is complete");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_by_choice() {
+        let (ctx, call) = parked(&server().limit(SECOND), request());
+        let mut call = pin!(call);
+        ctx.done().await;
+        assert!(call.as_mut().now_or_never().is_none());
+        let (ctx, response) = responded(&server().limit(SECOND), request(), Response::new(Frames::of([None]))).await;
+        ctx.done().await;
+        assert!(next(&mut response.into_body()).is_pending());
+    }
+}
+
+mod a_client {
+    use super::*;
+
+    /// What a client sends through `layer`; None where it sends nothing.
+    async fn sent(layer: PropagateLayer, request: Request<()>) -> Option<HeaderMap> {
+        let mut sent = None;
+        let service = service_fn(|request: Request<()>| {
+            sent = Some(request.headers().clone());
+            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
+        });
+        let _answer = layer.layer(service).oneshot(request).await;
+        sent
+    }
+
+    fn under(ctx: &Context, mut request: Request<()>) -> Request<()> {
+        request.extensions_mut().insert(ctx.clone());
+        request
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sends_the_time_that_is_left() {
+        let ctx = Context::background().with_timeout(2 * SECOND);
+        tokio::time::advance(SECOND).await;
+        let (one, two) = ("1000000u", "500m");
+        for (layer, request, timeout) in [
+            (PropagateLayer::new(), request(), None),
+            (PropagateLayer::new(), under(&Context::background(), request()), None),
+            (PropagateLayer::new(), under(&ctx, request()), Some(one)),
+            (PropagateLayer::of(&ctx), request(), Some(one)),
+            (
+                PropagateLayer::of(Context::background().with_timeout(SECOND / 2)),
+                under(&ctx, request()),
+                Some("500000u"),
+            ),
+            (PropagateLayer::of(&ctx), with_header("grpc-timeout", two), Some(two)),
+            (PropagateLayer::of(&ctx), with_header("grpc-timeout", "5S"), Some(one)),
+            (PropagateLayer::of(&ctx), with_header("grpc-timeout", "soon"), Some(one)),
+        ] {
+            let headers = sent(layer, request).await.unwrap();
+            assert_eq!(headers.get("grpc-timeout").map(|value| value.to_str().unwrap()), timeout);
+        }
+        let connect = PropagateLayer::of(&ctx).header(context_merge::http::TimeoutHeader::Connect);
+        assert_eq!(sent(connect, request()).await.unwrap()["connect-timeout-ms"], "1000");
+    }
+
+    #[tokio::test]
+    async fn sends_nothing_under_a_finished_context() {
+        let (ctx, canceller) = Context::background().with_cancel();
+        canceller.cancel();
+        assert!(sent(PropagateLayer::new(), under(&ctx, request())).await.is_none());
+        assert!(sent(PropagateLayer::of(&ctx), request()).await.is_none());
+        assert!(sent(PropagateLayer::of(&ctx), under(&Context::background(), request())).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_the_call_with_the_context() {
+        let waits = || service_fn(|_: Request<()>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
+        let call = |request: Request<()>| PropagateLayer::new().layer(waits()).oneshot(request);
+        let timeout = || Context::background().with_timeout(SECOND);
+
+        let err = call(under(&timeout(), request())).await.unwrap_err();
+        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
+        let response = call(under(&timeout(), grpc())).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_the_body_with_the_context() {
+        let streams =
+            || service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Frames::of([Some("a"), None]))));
+        let call = |request: Request<()>| PropagateLayer::new().layer(streams()).oneshot(request);
+        let timeout = || Context::background().with_timeout(SECOND);
+
+        let mut body = call(under(&timeout(), request())).await.unwrap().into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        assert!(body.frame().await.unwrap().unwrap_err().is::<Error>());
+        let mut body = call(under(&timeout(), grpc())).await.unwrap().into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        assert_eq!(body.frame().await.unwrap().unwrap().trailers_ref().unwrap()["grpc-status"], "4");
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn passes_the_errors_of_the_service_on() {
+        let fails = service_fn(async |_: Request<()>| Err::<Response<Full<Bytes>>, BoxError>("on purpose".into()));
+        let err = PropagateLayer::new().layer(fails).oneshot(request()).await.unwrap_err();
+        assert_eq!(err.to_string(), "on purpose");
+    }
+}
