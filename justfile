@@ -49,6 +49,7 @@ mutants *options:
 # The README's first command, and every other example.
 examples:
     cargo run --example shutdown
+    cargo run --all-features --example clients
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":

@@ -34,6 +34,9 @@
 //! A merge spawns no task, arms no timer and registers nowhere; a cancel is one store, which every context over that
 //! source sees at the same instant. `DESIGN.md` in the repository gives the arguments.
 //!
+//! For axum, tonic, reqwest, databases, queues and blocking code see the recipes (`RECIPES.md`, and the module `recipes` of
+//! this page when it is built with all features).
+//!
 //! # Features
 //! The default build has none of these.
 //! - `http`: deadlines in the headers of requests, `grpc-timeout` and others, in and out (`context_merge::http`).
@@ -77,6 +80,11 @@ pub use merge::{any_of, merge};
 pub use on_done::OnDone;
 pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};
 pub use signal::Signal;
+
+/// How contexts meet what a service is made of.
+#[cfg(all(doc, feature = "axum", feature = "tonic"))]
+#[doc = include_str!("../RECIPES.md")]
+pub mod recipes {}
 
 /// The documents of the repository, whose programs run with the tests.
 #[cfg(doctest)]
