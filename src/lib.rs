@@ -53,6 +53,7 @@ mod cell;
 mod context;
 mod done;
 mod error;
+mod explain;
 mod fate;
 #[cfg(feature = "http")]
 pub mod http;
@@ -76,6 +77,7 @@ pub use canceller::{Canceller, DropGuard};
 pub use context::Context;
 pub use done::{Done, DoneOwned};
 pub use error::{Error, ErrorKind};
+pub use explain::Explanation;
 pub use merge::{any_of, merge};
 pub use on_done::OnDone;
 pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::cell::Cell;
 use crate::error::Name;
 use crate::fate::Deadline;
-use crate::node::{Entry, MAX_SOURCES, Node, Set};
+use crate::node::{Entry, MAX_SOURCES, Named, Node, Set};
 use crate::release::in_turn;
 use crate::source::{Found, Role, earlier};
 use crate::sync::{Arc, OnceLock, Ordering, fence};
@@ -242,8 +242,18 @@ fn list_of(source: &Node) -> impl Iterator<Item = &Node> {
 
 /// The sources that a gather stands for, across its list; any other source itself.
 pub(crate) fn leaves(source: &Node) -> impl Iterator<Item = &Node> {
-    let gathered = list_of(source).filter_map(as_gather).flat_map(|gather| &gather.entries).map(|entry| &entry.node);
-    gathered.chain([source]).filter(|source| as_gather(source).is_none())
+    named_leaves((source, None)).map(|(leaf, _)| leaf)
+}
+
+/// The same, each under the name that it has there.
+pub(crate) fn named_leaves<'a>(source: Named<'a>) -> impl Iterator<Item = Named<'a>> {
+    let above = |(source, name): Named<'a>| {
+        let entries = as_gather(source).map_or(&[][..], |gather| &gather.entries);
+        entries.iter().map(move |entry| (&entry.node, entry.name.as_ref().or(name)))
+    };
+    let further = move |source: &Named<'a>| above(*source).find(|(node, _)| as_gather(node).is_some());
+    let list = std::iter::successors(Some(source), further);
+    list.flat_map(above).chain([source]).filter(|(source, _)| as_gather(source).is_none())
 }
 
 fn is_in(gathers: &[&Node], source: &Node) -> bool {

@@ -187,6 +187,12 @@ impl Node {
         }
     }
 
+    /// Whether there is somebody who could still make it happen.
+    pub(crate) fn can_fire(&self) -> bool {
+        // Relaxed: for people to read.
+        !matches!(self.role(), Role::Source { cancellers, .. } if cancellers.load(Ordering::Relaxed) == 0)
+    }
+
     /// Puts `waker` in its list, or in the place of the one before; None where nothing can come any more, or has come
     /// already.
     pub(crate) fn register(&self, key: Option<Key>, waker: &Waker) -> Option<Key> {

@@ -1,0 +1,225 @@
+//! What a context is made of, for people to read.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use crate::cell::Moment;
+use crate::context::Context;
+use crate::error::{Error, ErrorKind};
+use crate::fate::Deadline;
+use crate::node::{Named, Node};
+use crate::relay::named_leaves;
+use crate::source::Role;
+use crate::sync::now;
+
+/// What a context is made of at one moment; made by [`Context::explain`]. Displayed it is a tree.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    summary: String,
+    /// Each after what it is part of.
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    depth: usize,
+    text: String,
+    over: bool,
+    /// Whether it is what finished the context.
+    first: bool,
+}
+
+/// How many sources of a gather are told one by one.
+const SHOWN: usize = 16;
+
+impl Context {
+    /// What this context is made of: its sources and its deadline, their names, which of them are finished, which one was
+    /// first and why, and how long is left.
+    ///
+    /// It takes no lock and waits for nobody, and may be called at any time, also in the middle of a cancel: then what it
+    /// shows is what a look would have seen at some point of the call. Of more than eight sources the older ones stand
+    /// behind a *gather*, of which those past the sixteenth are only counted, but for the first to finish. Where a source's last
+    /// [`Canceller`](crate::Canceller) is gone it says so: nothing can cancel it any more.
+    ///
+    /// ```
+    /// use context_merge::{Context, merge};
+    ///
+    /// let (shutdown, stop) = Context::background().with_cancel();
+    /// let (request, _hang_up) = Context::background().with_value("GET /").with_cancel();
+    /// let ctx = merge(request.named("request"), shutdown.named("shutdown"));
+    /// stop.cancel_with("SIGTERM");
+    /// assert_eq!(
+    ///     ctx.explain().to_string(),
+    ///     "context cancelled (shutdown): SIGTERM\n\
+    ///      ├─ source \"request\": live\n\
+    ///      ├─ source \"shutdown\": cancelled: SIGTERM ← first\n\
+    ///      └─ 1 value\n"
+    /// );
+    /// ```
+    pub fn explain(&self) -> Explanation {
+        let mut finished = self.node.as_ref().and_then(Node::event);
+        let mut parts = self.parts(finished.as_ref().map(|(moment, _)| *moment));
+        if finished.is_none() && parts.iter().any(|part| part.over) {
+            // Something has happened since that look.
+            finished = self.node.as_ref().and_then(Node::event);
+            parts = self.parts(finished.as_ref().map(|(moment, _)| *moment));
+        }
+        let summary = match (finished, &self.node) {
+            (Some((_, err)), _) => with_cause(err.to_string(), &err),
+            (None, Some(_)) => "live".into(),
+            (None, None) => "live: never finished".into(),
+        };
+        Explanation { summary, parts }
+    }
+
+    /// `first` is when the event was that finished it.
+    fn parts(&self, first: Option<Moment>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        if let Some(node) = &self.node {
+            for source in node.sources() {
+                explain_source(source, 0, first, &mut parts);
+            }
+            if let Some(deadline) = node.deadline() {
+                parts.push(explain_deadline(deadline, first));
+            }
+        }
+        let values = self.values.len();
+        if values > 0 {
+            let text = format!("{values} value{}", if values == 1 { "" } else { "s" });
+            parts.push(Part { depth: 0, text, over: false, first: false });
+        }
+        parts
+    }
+}
+
+/// A source, and what it stands for: a relay for gathers at most, and those for no more (N4 in `node.rs`).
+fn explain_source((source, name): Named<'_>, depth: usize, first: Option<Moment>, parts: &mut Vec<Part>) {
+    let event = source.find_leaf(name).map(|found| found.event());
+    let over = event.as_ref().map(|(moment, _)| *moment);
+    let kind = match source.role() {
+        Role::Plain | Role::Source { .. } => "source",
+        Role::Finished { .. } => "earlier finish",
+        Role::Signal { .. } => "signal",
+        Role::Until(_) => "until",
+        Role::Relay(_) => "relay",
+        Role::Gather { .. } => "gather",
+    };
+    let origin = event.as_ref().and_then(|(_, err)| err.origin()).or(name.map(|name| name.as_str()));
+    let mut text = origin.map_or_else(|| kind.to_owned(), |name| format!("{kind} {name:?}"));
+    match (event, source.role()) {
+        (None, Role::Relay(_) | Role::Gather { .. }) => {}
+        (None, _) if source.can_fire() => text += ": live",
+        (None, _) => text += ": live, and nothing can cancel it any more",
+        (Some((_, err)), _) => text = with_cause(format!("{text}: {}", kind_of(&err)), &err),
+    }
+    parts.push(Part { depth, text, over: over.is_some(), first: over.is_some() && over == first });
+
+    match source.role() {
+        Role::Relay(_) => {
+            for entry in source.entries().iter().filter(|entry| !entry.node.is_signal()) {
+                explain_source((&entry.node, entry.name.as_ref().or(name)), depth + 1, first, parts);
+            }
+        }
+        Role::Gather { .. } => {
+            let (mut more, mut finished) = (0, 0);
+            for (at, leaf) in named_leaves((source, name)).enumerate() {
+                let event = leaf.0.find_leaf(None).map(|found| found.moment);
+                if at < SHOWN || (event.is_some() && event == first) {
+                    explain_source(leaf, depth + 1, first, parts);
+                } else {
+                    more += 1;
+                    finished += usize::from(event.is_some());
+                }
+            }
+            if more > 0 {
+                let text = format!("{more} more, {} live, {finished} finished", more - finished);
+                parts.push(Part { depth: depth + 1, text, over: finished > 0, first: false });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn explain_deadline(deadline: &Deadline, first: Option<Moment>) -> Part {
+    let left = deadline.at.saturating_duration_since(now());
+    let err = deadline.err();
+    let name = err.origin().map_or_else(String::new, |name| format!(" {name:?}"));
+    let text = if left.is_zero() {
+        with_cause(format!("deadline{name}: exceeded"), &err)
+    } else {
+        format!("deadline{name}: in {:?}", rounded(left))
+    };
+    Part { depth: 0, text, over: left.is_zero(), first: first == Some(deadline.moment()) }
+}
+
+/// To what people read.
+fn rounded(left: Duration) -> Duration {
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 { left } else { Duration::from_millis(millis) }
+}
+
+fn kind_of(err: &Error) -> &'static str {
+    match err.kind() {
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::DeadlineExceeded => "deadline exceeded",
+    }
+}
+
+/// On one line, whatever the cause says.
+fn with_cause(mut text: String, err: &Error) -> String {
+    if let Some(cause) = err.cause() {
+        let _ = write!(text, ": {cause}");
+    }
+    text.replace(['\n', '\r'], " ")
+}
+
+impl Explanation {
+    /// The same as a flowchart of [Mermaid](https://mermaid.js.org/syntax/flowchart.html).
+    pub fn to_mermaid(&self) -> String {
+        let label = |text: &str| text.replace('"', "#quot;");
+        let mut out = format!("flowchart BT\n    ctx[\"{}\"]\n", label(&self.summary));
+        for (at, part) in self.parts.iter().enumerate() {
+            let arrow = if part.first { "==>" } else { "-->" };
+            let _ = writeln!(out, "    p{at}[\"{}\"] {arrow} {}", label(&part.text), self.parent(at));
+        }
+        out
+    }
+
+    /// The same as a graph of [DOT](https://graphviz.org/doc/info/lang.html).
+    pub fn to_dot(&self) -> String {
+        let label = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+        let mut out = format!("digraph {{\n    rankdir=BT\n    ctx [label=\"{}\"]\n", label(&self.summary));
+        for (at, part) in self.parts.iter().enumerate() {
+            let style = if part.first { " [style=bold]" } else { "" };
+            let _ =
+                writeln!(out, "    p{at} [label=\"{}\"]\n    p{at} -> {}{style}", label(&part.text), self.parent(at));
+        }
+        out + "}\n"
+    }
+
+    /// What the part stands under.
+    fn parent(&self, at: usize) -> String {
+        let above = self.parts[..at].iter().rposition(|part| part.depth < self.parts[at].depth);
+        above.map_or_else(|| "ctx".into(), |above| format!("p{above}"))
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.summary)?;
+        for (at, part) in self.parts.iter().enumerate() {
+            for depth in 0..=part.depth {
+                let below = self.parts[at + 1..].iter().take_while(|next| next.depth >= depth);
+                let last = !below.into_iter().any(|next| next.depth == depth);
+                f.write_str(match (depth == part.depth, last) {
+                    (true, false) => "├─ ",
+                    (true, true) => "└─ ",
+                    (false, false) => "│  ",
+                    (false, true) => "   ",
+                })?;
+            }
+            writeln!(f, "{}{}", part.text, if part.first { " ← first" } else { "" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! What a context says of itself.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use context_merge::{Context, Error, Signal, any_of, merge};
+
+#[test]
+fn a_context_that_never_finishes() {
+    assert_eq!(Context::background().explain().to_string(), "live: never finished\n");
+    let ctx = Context::background().with_value(1).with_value("two");
+    assert_eq!(ctx.explain().to_string(), "live: never finished\n└─ 2 values\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_deadline_and_values() {
+    let (shutdown, stop) = Context::background().with_cancel();
+    let (request, _hang_up) = Context::background().with_value("GET /").with_cancel();
+    let request = request.with_timeout(Duration::from_millis(1500)).named("request");
+    let ctx = merge(&request, &shutdown);
+    let live = "live\n\
+        ├─ source \"request\": live\n\
+        ├─ source: live\n\
+        ├─ deadline \"request\": in 1.5s\n\
+        └─ 1 value\n";
+    assert_eq!(ctx.explain().to_string(), live);
+
+    tokio::time::advance(Duration::from_millis(1499)).await;
+    stop.cancel_with("SIGTERM\nby hand");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let cancelled = "context cancelled: SIGTERM by hand\n\
+        ├─ source \"request\": live\n\
+        ├─ source: cancelled: SIGTERM by hand ← first\n\
+        ├─ deadline \"request\": exceeded\n\
+        └─ 1 value\n";
+    assert_eq!(ctx.explain().to_string(), cancelled);
+    let exceeded = "context deadline exceeded (request)\n\
+        ├─ source \"request\": live\n\
+        ├─ deadline \"request\": exceeded ← first\n\
+        └─ 1 value\n";
+    assert_eq!(request.explain().to_string(), exceeded);
+    let after = "context cancelled (late): SIGTERM by hand\n\
+        ├─ earlier finish \"late\": cancelled: SIGTERM by hand ← first\n\
+        ├─ deadline \"request\": exceeded\n\
+        └─ 1 value\n";
+    assert_eq!(ctx.named("late").explain().to_string(), after);
+}
+
+#[test]
+fn relays_are_looked_through_and_what_cannot_be_cancelled_is_told() {
+    let (shutdown, stop) = Context::background().with_cancel();
+    let (abandoned, canceller) = Context::background().with_cancel();
+    drop(canceller);
+    let ctx = merge(any_of([&shutdown, &abandoned]).relay().named("worker"), Context::background());
+    let live = "live\n\
+        └─ relay \"worker\"\n   \
+           ├─ source \"worker\": live\n   \
+           └─ source \"worker\": live, and nothing can cancel it any more\n";
+    assert_eq!(ctx.explain().to_string(), live);
+    stop.cancel();
+    let cancelled = "context cancelled (worker)\n\
+        └─ relay \"worker\"\n   \
+           ├─ source \"worker\": cancelled ← first\n   \
+           └─ source \"worker\": live, and nothing can cancel it any more\n";
+    assert_eq!(ctx.explain().to_string(), cancelled);
+}
+
+#[test]
+fn of_many_sources_the_first_is_told_and_the_rest_counted() {
+    let many: Vec<_> = (0..100).map(|at| (at, Context::background().with_cancel())).collect();
+    let ctx = any_of(many.iter().map(|(at, (ctx, _))| ctx.named(format!("input {at}"))));
+    let (live, graph) = (ctx.explain().to_string(), ctx.explain().to_dot());
+    assert_eq!(live.lines().count(), 1 + 1 + 16 + 1, "{live}");
+    assert!(live.ends_with("   └─ 84 more, 84 live, 0 finished\n"), "{live}");
+    assert!(graph.contains("p17 -> p0\n"), "{graph}");
+    for at in [90, 91] {
+        many[at].1.1.cancel();
+    }
+    let cancelled = ctx.explain().to_string();
+    assert!(cancelled.starts_with("context cancelled (input 90)\n└─ gather"), "{cancelled}");
+    assert!(cancelled.contains("   ├─ source \"input 90\": cancelled ← first\n"), "{cancelled}");
+    assert!(cancelled.ends_with("   └─ 83 more, 82 live, 1 finished\n"), "{cancelled}");
+}
+
+#[tokio::test]
+async fn foreign_sources() {
+    struct Never;
+    impl Signal for Never {
+        fn err(&self) -> Option<Error> {
+            None
+        }
+        fn done(&self) -> std::pin::Pin<Box<dyn Future<Output = Error> + Send>> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let ctx = merge(Context::from_signal(Never), Context::until(std::future::pending::<()>()).named("event"));
+    assert_eq!(ctx.explain().to_string(), "live\n├─ signal: live\n└─ until \"event\": live\n");
+}
+
+#[test]
+fn as_graphs() {
+    let (shutdown, stop) = Context::background().with_cancel();
+    let (request, _hang_up) = Context::background().with_cancel();
+    let ctx = merge(request.relay(), shutdown.named("a \"quoted\\name\""));
+    stop.cancel_with("a \"cause\"");
+    let mermaid = "flowchart BT\n    \
+        ctx[\"context cancelled (a #quot;quoted\\name#quot;): a #quot;cause#quot;\"]\n    \
+        p0[\"relay\"] --> ctx\n    \
+        p1[\"source: live\"] --> p0\n    \
+        p2[\"source #quot;a \\#quot;quoted\\\\name\\#quot;#quot;: cancelled: a #quot;cause#quot;\"] ==> ctx\n";
+    assert_eq!(ctx.explain().to_mermaid(), mermaid);
+    let dot = ctx.explain().to_dot();
+    assert!(
+        dot.starts_with("digraph {\n    rankdir=BT\n    ctx [label=\"context cancelled (a \\\"quoted\\\\name\\\")")
+    );
+    assert!(dot.contains("    p1 [label=\"source: live\"]\n    p1 -> p0\n"), "{dot}");
+    assert!(dot.contains("    p2 -> ctx [style=bold]\n}\n"), "{dot}");
+}
+
+/// Whenever it is asked, it tells a story that is whole: a finish and what was first, or neither.
+#[test]
+fn in_the_middle_of_a_cancel() {
+    for round in 0..500 {
+        let (one, cancel_one) = Context::background().with_cancel();
+        let (two, cancel_two) = Context::background().with_cancel();
+        let ctx = merge(&one, two.relay());
+        let start = Barrier::new(3);
+        thread::scope(|scope| {
+            for canceller in [&cancel_one, &cancel_two] {
+                scope.spawn(|| {
+                    start.wait();
+                    canceller.cancel();
+                });
+            }
+            start.wait();
+            loop {
+                let told = ctx.explain().to_string();
+                let finished = !told.starts_with("live");
+                assert_eq!(told.matches("← first").count(), usize::from(finished), "round {round}: {told}");
+                assert!(finished || !told.contains("cancelled"), "round {round}: {told}");
+                if finished {
+                    break;
+                }
+            }
+        });
+    }
+}
