@@ -88,6 +88,11 @@ pub use signal::Signal;
 #[doc = include_str!("../RECIPES.md")]
 pub mod recipes {}
 
+/// Name by name from Go, tokio-util, .NET, `AbortSignal` and gRPC.
+#[cfg(doc)]
+#[doc = include_str!("../COMING_FROM.md")]
+pub mod coming_from {}
+
 /// The documents of the repository, whose programs run with the tests.
 #[cfg(doctest)]
 mod documents {
