@@ -37,6 +37,7 @@
 //! # Features
 //! The default build has none of these.
 //! - `http`: deadlines in the headers of requests, `grpc-timeout` and others, in and out (`context_merge::http`).
+//! - `tokio-util`: a `CancellationToken` as a context, and a context as a token (`context_merge::tokio_util`).
 
 #![forbid(unsafe_code)]
 
@@ -57,6 +58,8 @@ mod run;
 mod signal;
 mod source;
 mod sync;
+#[cfg(feature = "tokio-util")]
+pub mod tokio_util;
 mod value;
 mod waiters;
 
