@@ -38,6 +38,7 @@
 //! The default build has none of these.
 //! - `http`: deadlines in the headers of requests, `grpc-timeout` and others, in and out (`context_merge::http`).
 //! - `tokio-util`: a `CancellationToken` as a context, and a context as a token (`context_merge::tokio_util`).
+//! - `tracing`: an event when a context finishes (`context_merge::tracing`).
 
 #![forbid(unsafe_code)]
 
@@ -60,6 +61,8 @@ mod source;
 mod sync;
 #[cfg(feature = "tokio-util")]
 pub mod tokio_util;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 mod value;
 mod waiters;
 
