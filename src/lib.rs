@@ -43,6 +43,8 @@
 //! - `tower`: a context for each request of a server, and calls of a client that end with one (`context_merge::tower`).
 //! - `axum`: `Context` as an extractor, `Error` as a response (`context_merge::axum`).
 //! - `tonic`: `Error` as a `Status`, the context of a request, streams that end with it (`context_merge::tonic`).
+//! - `tokio-util`: a `CancellationToken` as a context, and a context as a token (`context_merge::tokio_util`).
+//! - `tracing`: an event when a context finishes (`context_merge::tracing`).
 
 #![forbid(unsafe_code)]
 
@@ -70,6 +72,10 @@ mod sync;
 pub mod tonic;
 #[cfg(feature = "tower")]
 pub mod tower;
+#[cfg(feature = "tokio-util")]
+pub mod tokio_util;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 mod value;
 mod waiters;
 
