@@ -68,12 +68,12 @@ mod run;
 mod signal;
 mod source;
 mod sync;
+#[cfg(feature = "tokio-util")]
+pub mod tokio_util;
 #[cfg(feature = "tonic")]
 pub mod tonic;
 #[cfg(feature = "tower")]
 pub mod tower;
-#[cfg(feature = "tokio-util")]
-pub mod tokio_util;
 #[cfg(feature = "tracing")]
 pub mod tracing;
 mod value;
