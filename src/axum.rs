@@ -21,9 +21,8 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::context::Context;
-use crate::error::Error;
 use crate::http::{InvalidTimeout, reason, status};
+use crate::{Context, Error};
 
 /// The context that a layer has put in the request's extensions, as
 /// [`ContextLayer`](https://docs.rs/context-merge/latest/context_merge/tower/struct.ContextLayer.html) does.

@@ -26,11 +26,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::{Context, Error, ErrorKind};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
-
-use crate::context::Context;
-use crate::error::{Error, ErrorKind};
 
 /// A header that says how much time the caller leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -25,12 +25,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::{Context, Error, OnDone, Signal};
 use tokio_util::sync::CancellationToken;
-
-use crate::context::Context;
-use crate::error::Error;
-use crate::on_done::OnDone;
-use crate::signal::Signal;
 
 /// Finishes when the token is cancelled, as a cancel without a cause.
 ///

@@ -27,10 +27,8 @@ use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use tonic::{Request, Status};
 
-use crate::context::Context;
-use crate::error::Error;
 use crate::http::{grpc_status, reason};
-use crate::run::{StreamExt, StreamWithContext};
+use crate::{Context, Error, StreamExt, StreamWithContext};
 
 /// `DeadlineExceeded`; `Unavailable` for a cancel whose origin is [`shutdown`](crate::http::SHUTDOWN); `Cancelled` for all
 /// others. The message is the error and its cause, and the error is the source.

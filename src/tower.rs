@@ -44,7 +44,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use crate::error::Error;
+use crate::Error;
 use crate::http::{grpc_status, reason, status};
 
 pub use body::ContextBody;

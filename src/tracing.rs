@@ -16,8 +16,7 @@
 use tokio::time::Instant;
 use tracing::{Span, debug};
 
-use crate::context::Context;
-use crate::on_done::OnDone;
+use crate::{Context, OnDone};
 
 /// Records one event when the context finishes, at once if it is finished already, and none after the [`OnDone`] is
 /// dropped; [`detach`](OnDone::detach) keeps it.

@@ -11,10 +11,8 @@ use pin_project::pin_project;
 
 use super::exchange::Exchange;
 use super::{BoxError, trailers};
-use crate::context::Context;
-use crate::done::DoneOwned;
-use crate::error::Error;
 use crate::http::{grpc_status, reason};
+use crate::{Context, DoneOwned, Error};
 
 /// The body of a response of [`ContextService`](super::ContextService) or [`Propagate`](super::Propagate).
 ///

@@ -12,10 +12,8 @@ use tower_service::Service;
 
 use super::body::ContextBody;
 use super::{BoxError, ended, is_grpc};
-use crate::context::Context;
 use crate::http::{TimeoutHeader, inject_as};
-use crate::merge::merge;
-use crate::run::{FutureExt, WithContext};
+use crate::{Context, FutureExt, WithContext, merge};
 
 /// Ends calls with their context: the one in the extensions of the request, the one given with [`of`](Self::of), or both,
 /// merged. A request without any is passed on as it is.

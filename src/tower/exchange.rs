@@ -1,9 +1,8 @@
 //! How an exchange ends.
 
+use crate::Canceller;
 use std::fmt;
 use std::mem;
-
-use crate::canceller::Canceller;
 
 /// How an exchange of a request and its response has ended: the [cause](crate::Error::cause) of the cancel with which
 /// [`ContextLayer`](super::ContextLayer) ends the context of each request.

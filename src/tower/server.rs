@@ -21,10 +21,8 @@ use tower_service::Service;
 use super::body::ContextBody;
 use super::exchange::Exchange;
 use super::{INVALID, answer, ended, is_grpc};
-use crate::context::Context;
 use crate::http::{InvalidTimeout, SHUTDOWN, extract};
-use crate::merge::merge;
-use crate::run::{FutureExt, WithContext};
+use crate::{Context, FutureExt, WithContext, merge};
 
 /// Gives every request a [`Context`] in its extensions, made of
 ///
