@@ -50,6 +50,7 @@ mutants *options:
 examples:
     cargo run --example shutdown
     cargo run --all-features --example clients
+    cargo run --example tick
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":

@@ -1,0 +1,7 @@
+//! The examples of one file each: what they do, and `tick` as a process too.
+
+mod tick;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
