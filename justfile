@@ -51,6 +51,7 @@ examples:
     cargo run --example shutdown
     cargo run --all-features --example clients
     cargo run --example tick
+    cargo run --example slow_server
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":

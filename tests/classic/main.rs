@@ -1,7 +1,9 @@
 //! The examples of one file each: what they do, and `tick` as a process too.
 
+mod slow_server;
 mod tick;
 
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
