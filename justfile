@@ -52,6 +52,7 @@ examples:
     cargo run --all-features --example clients
     cargo run --example tick
     cargo run --example slow_server
+    cargo run --example dependent
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":

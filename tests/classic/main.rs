@@ -1,5 +1,6 @@
 //! The examples of one file each: what they do, and `tick` as a process too.
 
+mod dependent;
 mod slow_server;
 mod tick;
 
