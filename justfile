@@ -53,6 +53,7 @@ examples:
     cargo run --example tick
     cargo run --example slow_server
     cargo run --example dependent
+    cargo run --example store
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":

@@ -2,6 +2,7 @@
 
 mod dependent;
 mod slow_server;
+mod store;
 mod tick;
 
 use std::time::Duration;
