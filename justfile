@@ -50,6 +50,11 @@ mutants *options:
 examples:
     cargo run --example shutdown
     cargo run --all-features --example clients
+    cargo run --example tick
+    cargo run --example slow_server
+    cargo run --example dependent
+    cargo run --example store
+    cargo run --example plain_thread
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":
