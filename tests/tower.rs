@@ -517,6 +517,24 @@ mod a_client {
         assert_eq!(response.headers()["grpc-status"], "4");
     }
 
+    /// As tonic's channel does, which has a timer of its own for the header.
+    #[tokio::test(start_paused = true)]
+    async fn ends_a_call_that_fails_with_the_context() {
+        let call = |request: Request<()>| {
+            let fails = service_fn(|request: Request<()>| async move {
+                context_of(&request).done().await;
+                Err::<Response<Full<Bytes>>, BoxError>("timeout expired".into())
+            });
+            PropagateLayer::new().layer(fails).oneshot(request)
+        };
+        let timeout = || Context::background().with_timeout(SECOND);
+
+        let err = call(under(&timeout(), request())).await.unwrap_err();
+        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
+        let response = call(under(&timeout(), grpc())).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn ends_the_body_with_the_context() {
         let streams =

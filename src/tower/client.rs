@@ -138,7 +138,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = match this.call.as_pin_mut() {
-            Some(call) => task::ready!(call.poll(cx)),
+            Some(call) => match task::ready!(call.poll(cx)) {
+                // The client may have a timer of its own for the header, as tonic's has, with an error of its own.
+                Ok(Err(err)) => this.ctx.err().map_or(Ok(Err(err)), Err),
+                result => result,
+            },
             None => Err(this.ctx.err().expect("finished")),
         };
         Poll::Ready(match result {
