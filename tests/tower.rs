@@ -414,6 +414,20 @@ mod enforced {
         assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     }
 
+    /// A body that is bound to a finished context would be cut short before its first byte.
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_comes_with_the_end_is_too_late() {
+        let late = |request: Request<()>| async move {
+            context_of(&request).done().await;
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("late")))
+        };
+        let service = server().limit(SECOND).enforce().layer(service_fn(late));
+        let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded (request)");
+        assert_status(&service.oneshot(grpc()).await.unwrap(), "4", "context deadline exceeded (request)");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_body_is_cut_short_with_the_error() {
         let frames = Frames::of([Some("a"), None]);

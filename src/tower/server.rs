@@ -82,7 +82,8 @@ impl ContextLayer {
 
     /// Ends the exchange too when the context finishes, and drops the handler: with 504 at a deadline and 503 on
     /// shutdown and other cancels; a request of gRPC with status 4 (deadline exceeded), 14 (unavailable, on shutdown) or 1
-    /// (cancelled). Where the response has begun, its body ends: see [`ContextBody`].
+    /// (cancelled). Where the response has begun, its body ends: see [`ContextBody`]. One with a body that is ready
+    /// only then is too late.
     ///
     /// Without it the layer only tells, and the handler decides.
     ///
@@ -254,6 +255,11 @@ fn respond<B: Body>(
     if has_no_body(method, response.status()) || response.body().is_end_stream() || length == Some(0) {
         exchange.complete();
         return response.map(|body| ContextBody::new(body, &Context::background(), false));
+    }
+    if let Some(err) = bound.err() {
+        // Its body would be cut short before the first byte, and a server may then not even send the head.
+        exchange.complete();
+        return ended(grpc, &err);
     }
     exchange.responded();
     response.map(|body| ContextBody::new(body, bound, grpc).ending(exchange, length))
