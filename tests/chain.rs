@@ -1,15 +1,13 @@
 //! The example `chain`, which checks itself: three processes over real sockets.
 #![cfg(all(feature = "axum", feature = "tonic"))]
 
-use std::env::{consts::EXE_SUFFIX, current_exe};
 use std::process::Command;
 
 #[test]
 fn the_example_shows_what_it_has_to() {
-    // Built with the tests by `cargo test`, but not where that is told to run this test alone.
-    let tests = current_exe().unwrap();
-    let chain = tests.parent().unwrap().with_file_name("examples").join(format!("chain{EXE_SUFFIX}"));
-    let output = Command::new(&chain).output().unwrap_or_else(|err| panic!("{}: {err}", chain.display()));
+    // It is not built where `cargo test` is told to run this test alone.
+    let run = ["run", "--quiet", "--all-features", "--example", "chain"];
+    let output = Command::new(env!("CARGO")).args(run).output().unwrap();
     let (shown, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{shown}{log}");
     for case in [

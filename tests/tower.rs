@@ -416,16 +416,25 @@ mod enforced {
 
     /// A body that is bound to a finished context would be cut short before its first byte.
     #[tokio::test(start_paused = true)]
-    async fn a_response_that_comes_with_the_end_is_too_late() {
+    async fn a_handler_that_answers_at_the_end_is_heard_but_for_a_stream() {
         let late = |request: Request<()>| async move {
             context_of(&request).done().await;
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("late")))
+            let whole = request.uri() == "/";
+            let body = if whole { Full::from("late").map_err(Into::into).boxed() } else { Frames::of([None]).boxed() };
+            Ok::<_, Infallible>(Response::new(body))
         };
         let service = server().limit(SECOND).enforce().layer(service_fn(late));
         let response = service.clone().oneshot(request()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "late");
+        let stream = || Request::get("/stream").body(()).unwrap();
+        let response = service.clone().oneshot(stream()).await.unwrap();
         assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded (request)");
-        assert_status(&service.oneshot(grpc()).await.unwrap(), "4", "context deadline exceeded (request)");
+        let mut of_grpc = stream();
+        of_grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let response = service.oneshot(of_grpc).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
     }
 
     #[tokio::test(start_paused = true)]

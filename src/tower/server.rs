@@ -82,8 +82,8 @@ impl ContextLayer {
 
     /// Ends the exchange too when the context finishes, and drops the handler: with 504 at a deadline and 503 on
     /// shutdown and other cancels; a request of gRPC with status 4 (deadline exceeded), 14 (unavailable, on shutdown) or 1
-    /// (cancelled). Where the response has begun, its body ends: see [`ContextBody`]. One with a body that is ready
-    /// only then is too late.
+    /// (cancelled). Where the response has begun, its body ends: see [`ContextBody`]. A handler that answers at that
+    /// moment has its answer sent if all of it is there, and is too late with a stream.
     ///
     /// Without it the layer only tells, and the handler decides.
     ///
@@ -256,11 +256,17 @@ fn respond<B: Body>(
         exchange.complete();
         return response.map(|body| ContextBody::new(body, &Context::background(), false));
     }
-    if let Some(err) = bound.err() {
-        // Its body would be cut short before the first byte, and a server may then not even send the head.
-        exchange.complete();
-        return ended(grpc, &err);
-    }
+    // A bound body would be cut short before its first byte: one that is there whole is the handler's own answer to the
+    // finish, and any other one is too late.
+    let whole = response.body().size_hint().exact().is_some();
+    let bound = match bound.err() {
+        Some(err) if !whole => {
+            exchange.complete();
+            return ended(grpc, &err);
+        }
+        Some(_) => &Context::background(),
+        None => bound,
+    };
     exchange.responded();
     response.map(|body| ContextBody::new(body, bound, grpc).ending(exchange, length))
 }
