@@ -68,13 +68,21 @@ where
 }
 
 fn both(a: Node, b: Node) -> Option<Node> {
-    if a.is_flat() && b.is_flat() {
-        if a.is_root() && b.is_root() && !a.same(&b) {
+    if a.is_quiet_set() && b.is_quiet_set() {
+        let deadline = earlier(a.deadline(), b.deadline());
+        if a.is_root() && b.is_root() && are_apart(&a, &b) {
             // Most merges are of this kind. Both handles move into the new node.
-            let deadline = earlier(a.deadline(), b.deadline()).cloned();
+            let deadline = deadline.cloned();
             return Some(Node::new(Role::Plain, [a, b].into_iter().map(Entry::unnamed), deadline));
         }
-        return Some(flat(&a, &b));
+        if share_nothing(&a, &b) {
+            let deadline = deadline.cloned();
+            let mut set = Set::new();
+            a.sources_into(&mut set);
+            b.sources_into(&mut set);
+            bound(&mut set, MAX_SOURCES);
+            return Some(Node::new(Role::Plain, set.drain(..), deadline));
+        }
     }
     let mut union = Union::default();
     union.add(a);
@@ -82,28 +90,15 @@ fn both(a: Node, b: Node) -> Option<Node> {
     union.into_node()
 }
 
-/// The union of two whose sources are all our own, and live.
-fn flat(a: &Node, b: &Node) -> Node {
-    let deadline = earlier(a.deadline(), b.deadline());
-    let mut union = a.all_sources();
-    let of_a = union.len();
-    let mut alike = 0;
-    b.sources().for_each(|(source, name)| match union[..of_a].iter().find(|(known, _)| known.same(source)) {
-        Some((_, known)) => alike += usize::from(Name::same(*known, name)),
-        None => union.push((source, name)),
-    });
-    if union.len() == of_a && same_deadline(a.deadline(), deadline) {
-        return a.clone();
-    }
-    if alike == of_a && same_deadline(b.deadline(), deadline) {
-        return b.clone();
-    }
-    if union.len() <= MAX_SOURCES {
-        return Node::over(&union, deadline.cloned());
-    }
-    let mut set: Set = union.into_iter().map(Entry::of).collect();
-    bound(&mut set, MAX_SOURCES);
-    Node::new(Role::Plain, set.into_iter(), deadline.cloned())
+/// Whether both have sources, and each of one is apart from each of the other: so neither covers the other, and the union
+/// is the one after the other. What a relay stands for is asked with it, which may say no where there is no need.
+fn share_nothing(a: &Node, b: &Node) -> bool {
+    a.has_sources() && b.has_sources() && a.all(|source| b.all(|other| are_apart(source, other)))
+}
+
+/// Whether the two sources are not the same, and neither stands for the other as far as that is searched.
+fn are_apart(a: &Node, b: &Node) -> bool {
+    !a.same(b) && stands_for(a, b, false).is_none() && stands_for(b, a, false).is_none()
 }
 
 /// From this size on, duplicates are looked up by hash.
