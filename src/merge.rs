@@ -61,10 +61,13 @@ where
 {
     let mut inputs = inputs.into_iter();
     let Some(primary) = inputs.next().map(Into::into) else { return Context::background() };
+    let Some(second) = inputs.next() else { return primary };
+    let Some(third) = inputs.next() else { return merge(primary, second) };
+    let Context { node, values } = primary;
+    let others = [second, third].into_iter().chain(inputs).filter_map(|input| input.into().node);
     let mut union = Union::default();
-    primary.node.into_iter().for_each(|node| union.add(node));
-    inputs.filter_map(|input| input.into().node).for_each(|node| union.add(node));
-    Context { node: union.into_node(), values: primary.values }
+    node.into_iter().chain(others).for_each(|node| union.add(node));
+    Context { node: union.into_node(), values }
 }
 
 fn both(a: Node, b: Node) -> Option<Node> {
@@ -147,17 +150,15 @@ impl Union {
             Some(whole) if covers(&whole, &node, deadline, false) => self.whole = Some(whole),
             Some(whole) if covers(&node, &whole, deadline, true) => self.whole = Some(node),
             Some(whole) => {
-                self.sources.extend(&whole);
-                self.sources.extend(&node);
+                self.sources.extend(whole);
+                self.sources.extend(node);
             }
             None if self.sources.set.is_empty() => self.whole = Some(node),
-            None => {
-                self.sources.extend(&node);
-                if self.sources.are_those_of(&node) && same_deadline(node.deadline(), deadline) {
-                    self.sources = Sources::default();
-                    self.whole = Some(node);
-                }
+            None if self.sources.are_in(&node) && same_deadline(node.deadline(), deadline) => {
+                self.sources = Sources::default();
+                self.whole = Some(node);
             }
+            None => self.sources.extend(node),
         }
     }
 
@@ -242,11 +243,17 @@ struct Sources {
 }
 
 impl Sources {
-    fn extend(&mut self, node: &Node) {
+    fn extend(&mut self, node: Node) {
+        if node.is_root() {
+            // The handle moves.
+            if !self.has(&node) {
+                self.push(Entry::unnamed(node));
+            }
+            return;
+        }
         for (source, name) in node.sources() {
             if !self.has(source) {
-                self.set.push(Entry::of((source, name)));
-                self.index();
+                self.push(Entry::of((source, name)));
             }
         }
     }
@@ -258,25 +265,24 @@ impl Sources {
         }
     }
 
-    fn index(&mut self) {
-        match (&mut self.seen, self.set.last()) {
-            (Some(seen), Some(entry)) => drop(seen.insert(entry.node.address())),
-            (None, _) if self.set.len() == MANY => {
-                self.seen = Some(self.set.iter().map(|entry| entry.node.address()).collect());
-            }
-            _ => {}
+    fn push(&mut self, entry: Entry) {
+        let address = entry.node.address();
+        self.set.push(entry);
+        if let Some(seen) = &mut self.seen {
+            seen.insert(address);
+        } else if self.set.len() == MANY {
+            self.seen = Some(self.set.iter().map(|entry| entry.node.address()).collect());
         }
     }
 
-    /// Only called after `node` was added: so as many sources are the same sources. Where one stands for others their
-    /// order counts too, which decides under which name it has those.
-    fn are_those_of(&self, node: &Node) -> bool {
-        let ordered = self.set.iter().any(|entry| entry.node.stands_for_others());
-        self.set.len() <= MAX_SOURCES
-            && node.sources().count() == self.set.len()
-            && node.sources().enumerate().all(|(index, (source, name))| {
-                let mut here = self.set.iter().enumerate().filter(|(at, _)| !ordered || *at == index);
-                here.any(|(_, entry)| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
+    /// Whether a union with `node` has just its sources. Where one stands for others their order counts too, which
+    /// decides under which name it has those.
+    fn are_in(&self, node: &Node) -> bool {
+        let ordered = || node.sources().any(|(source, _)| source.stands_for_others());
+        (self.set.len()..=MAX_SOURCES).contains(&node.sources().count())
+            && self.set.iter().enumerate().all(|(at, entry)| {
+                let mut there = node.sources().enumerate().filter(|(index, _)| *index == at || !ordered());
+                there.any(|(_, (source, name))| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
             })
     }
 }
