@@ -316,6 +316,10 @@ fn earliest<'a>(
     own: impl Fn() -> Option<Found<'a>>,
     deadline: Option<&Deadline>,
 ) -> Option<(Moment, Verdict)> {
+    if entries.is_empty() && deadline.is_none() {
+        // There is nothing that it could be later than.
+        return own().map(|own| (own.moment, OWN));
+    }
     let mut first = None;
     for walk in 0..2 {
         if walk == 1 {
