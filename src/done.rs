@@ -254,7 +254,8 @@ impl<C: Borrow<Context>> Waiting<C> {
 
 /// What a timer takes without an overflow. It rings early for a deadline beyond it, and is set again.
 fn within_reach(at: Instant) -> Instant {
-    at.min(now() + Duration::from_secs(365 * 24 * 3600))
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    if at.checked_add(A_YEAR).is_some() { at } else { now() + A_YEAR }
 }
 
 pub(crate) fn timer(at: Instant) -> Sleep {
