@@ -164,6 +164,7 @@ impl Node {
     }
 
     /// Its list, made and linked where it is a relay; None where nothing is ever told.
+    #[inline]
     fn waiters(&self) -> Option<&Waiters> {
         match self.role() {
             Role::Source { waiters, .. } => Some(waiters),
@@ -183,6 +184,7 @@ impl Node {
     }
 
     /// Whether its list may still take somebody in (W1).
+    #[inline]
     fn is_open(&self) -> bool {
         match self.role() {
             // Acquire: as in `Lower::is_open`.
