@@ -105,7 +105,7 @@ impl Clone for Canceller {
 impl Drop for Canceller {
     fn drop(&mut self) {
         let Some(node) = &self.node else { return };
-        let Role::Source { waiters, cancellers, .. } = node.role() else { return };
+        let Role::Source { cell, waiters, cancellers } = node.role() else { return };
         // The last one can be cloned by nobody any more. Acquire and AcqRel: pair with each other, so that it sees the
         // registrations made before the others went. Release: pairs with `Node::is_open`.
         let last = if cancellers.load(Ordering::Acquire) == 1 {
@@ -114,7 +114,8 @@ impl Drop for Canceller {
         } else {
             cancellers.fetch_sub(1, Ordering::AcqRel) == 1
         };
-        if last && !node.is_unique() {
+        // No cancel is under way any more, and one that was has woken all who waited, and lets nobody in (W1).
+        if last && !node.is_unique() && !cell.is_fired() {
             waiters.abandon();
         }
     }

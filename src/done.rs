@@ -33,7 +33,7 @@ pub(crate) struct Registration<C: Borrow<Context>> {
 
 /// What a registration has put where.
 #[derive(Default)]
-struct Placed {
+pub(crate) struct Placed {
     /// What the last poll registered, which is compared before the lists are touched again.
     waker: Option<Waker>,
     /// Whether it is all there; a foreign panic can leave it half-made.
@@ -63,16 +63,12 @@ impl<C: Borrow<Context>> Registration<C> {
     /// was closed before we came was marked before that, and the look sees it.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
         if !self.placed.as_ref().is_some_and(|placed| placed.will_wake(cx.waker())) {
-            if let Some(err) = self.ctx().err() {
+            if let Some(err) = self.prepare() {
                 self.stop();
                 return Poll::Ready(err);
             }
-            if !self.placed.as_ref().is_some_and(|placed| placed.whole) {
-                self.stop();
-                self.listen();
-            }
-            self.register(cx.waker());
-            self.placed.get_or_insert_default().waker = Some(cx.waker().clone());
+            let placed = self.register(cx.waker());
+            placed.waker = Some(cx.waker().clone());
         }
         if self.placed.as_ref().is_none_or(|placed| placed.signals.is_empty()) {
             return self.look(self.ctx().err());
@@ -85,22 +81,43 @@ impl<C: Borrow<Context>> Registration<C> {
         polled
     }
 
+    /// Before anything is registered: the error, if it is finished already, but for a deadline that has passed, which
+    /// the look that follows sees.
+    fn prepare(&mut self) -> Option<Error> {
+        let whole = self.placed.as_ref().is_some_and(|placed| placed.whole);
+        // What is quiet has no foreign signals.
+        let quiet = self.ctx().node.as_ref().is_none_or(Node::is_quiet_set);
+        if !quiet {
+            if let Some(err) = self.ctx().err() {
+                return Some(err);
+            }
+        }
+        if !whole {
+            self.stop();
+            if !quiet {
+                self.listen();
+            }
+        }
+        None
+    }
+
     /// Puts `waker` into every list, in the place of the one before.
-    pub(crate) fn register(&mut self, waker: &Waker) {
+    pub(crate) fn register(&mut self, waker: &Waker) -> &mut Placed {
         let placed = self.placed.get_or_insert_default();
-        let first = !placed.whole;
         // Whole again only when it is in all lists: a foreign panic may come in between.
         placed.whole = false;
         drop(placed.waker.take());
         if let Some(node) = &self.ctx.borrow().node {
             let mut keys = placed.keys.iter_mut();
             node.each_listed(|source| {
-                if let Some(key) = keys.next().filter(|key| first || key.is_some()) {
+                if let Some(key) = keys.next() {
+                    // A list that refused it is closed for good, and will again.
                     *key = source.register(*key, waker);
                 }
             });
         }
         placed.whole = true;
+        placed
     }
 
     /// Makes the futures of the foreign signals.
@@ -254,7 +271,8 @@ impl<C: Borrow<Context>> Waiting<C> {
 
 /// What a timer takes without an overflow. It rings early for a deadline beyond it, and is set again.
 fn within_reach(at: Instant) -> Instant {
-    at.min(now() + Duration::from_secs(365 * 24 * 3600))
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    if at.checked_add(A_YEAR).is_some() { at } else { now() + A_YEAR }
 }
 
 pub(crate) fn timer(at: Instant) -> Sleep {

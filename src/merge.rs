@@ -61,20 +61,31 @@ where
 {
     let mut inputs = inputs.into_iter();
     let Some(primary) = inputs.next().map(Into::into) else { return Context::background() };
+    let Some(second) = inputs.next() else { return primary };
+    let Some(third) = inputs.next() else { return merge(primary, second) };
+    let Context { node, values } = primary;
+    let others = [second, third].into_iter().chain(inputs).filter_map(|input| input.into().node);
     let mut union = Union::default();
-    primary.node.into_iter().for_each(|node| union.add(node));
-    inputs.filter_map(|input| input.into().node).for_each(|node| union.add(node));
-    Context { node: union.into_node(), values: primary.values }
+    node.into_iter().chain(others).for_each(|node| union.add(node));
+    Context { node: union.into_node(), values }
 }
 
 fn both(a: Node, b: Node) -> Option<Node> {
-    if a.is_flat() && b.is_flat() {
-        if a.is_root() && b.is_root() && !a.same(&b) {
+    if a.is_quiet_set() && b.is_quiet_set() {
+        let deadline = earlier(a.deadline(), b.deadline());
+        if a.is_root() && b.is_root() && are_apart(&a, &b) {
             // Most merges are of this kind. Both handles move into the new node.
-            let deadline = earlier(a.deadline(), b.deadline()).cloned();
+            let deadline = deadline.cloned();
             return Some(Node::new(Role::Plain, [a, b].into_iter().map(Entry::unnamed), deadline));
         }
-        return Some(flat(&a, &b));
+        if share_nothing(&a, &b) {
+            let deadline = deadline.cloned();
+            let mut set = Set::new();
+            a.sources_into(&mut set);
+            b.sources_into(&mut set);
+            bound(&mut set, MAX_SOURCES);
+            return Some(Node::new(Role::Plain, set.drain(..), deadline));
+        }
     }
     let mut union = Union::default();
     union.add(a);
@@ -82,28 +93,15 @@ fn both(a: Node, b: Node) -> Option<Node> {
     union.into_node()
 }
 
-/// The union of two whose sources are all our own, and live.
-fn flat(a: &Node, b: &Node) -> Node {
-    let deadline = earlier(a.deadline(), b.deadline());
-    let mut union = a.all_sources();
-    let of_a = union.len();
-    let mut alike = 0;
-    b.sources().for_each(|(source, name)| match union[..of_a].iter().find(|(known, _)| known.same(source)) {
-        Some((_, known)) => alike += usize::from(Name::same(*known, name)),
-        None => union.push((source, name)),
-    });
-    if union.len() == of_a && same_deadline(a.deadline(), deadline) {
-        return a.clone();
-    }
-    if alike == of_a && same_deadline(b.deadline(), deadline) {
-        return b.clone();
-    }
-    if union.len() <= MAX_SOURCES {
-        return Node::over(&union, deadline.cloned());
-    }
-    let mut set: Set = union.into_iter().map(Entry::of).collect();
-    bound(&mut set, MAX_SOURCES);
-    Node::new(Role::Plain, set.into_iter(), deadline.cloned())
+/// Whether both have sources, and each of one is apart from each of the other: so neither covers the other, and the union
+/// is the one after the other. What a relay stands for is asked with it, which may say no where there is no need.
+fn share_nothing(a: &Node, b: &Node) -> bool {
+    a.has_sources() && b.has_sources() && a.all(|source| b.all(|other| are_apart(source, other)))
+}
+
+/// Whether the two sources are not the same, and neither stands for the other as far as that is searched.
+fn are_apart(a: &Node, b: &Node) -> bool {
+    !a.same(b) && stands_for(a, b, false).is_none() && stands_for(b, a, false).is_none()
 }
 
 /// From this size on, duplicates are looked up by hash.
@@ -152,17 +150,15 @@ impl Union {
             Some(whole) if covers(&whole, &node, deadline, false) => self.whole = Some(whole),
             Some(whole) if covers(&node, &whole, deadline, true) => self.whole = Some(node),
             Some(whole) => {
-                self.sources.extend(&whole);
-                self.sources.extend(&node);
+                self.sources.extend(whole);
+                self.sources.extend(node);
             }
             None if self.sources.set.is_empty() => self.whole = Some(node),
-            None => {
-                self.sources.extend(&node);
-                if self.sources.are_those_of(&node) && same_deadline(node.deadline(), deadline) {
-                    self.sources = Sources::default();
-                    self.whole = Some(node);
-                }
+            None if self.sources.are_in(&node) && same_deadline(node.deadline(), deadline) => {
+                self.sources = Sources::default();
+                self.whole = Some(node);
             }
+            None => self.sources.extend(node),
         }
     }
 
@@ -247,11 +243,17 @@ struct Sources {
 }
 
 impl Sources {
-    fn extend(&mut self, node: &Node) {
+    fn extend(&mut self, node: Node) {
+        if node.is_root() {
+            // The handle moves.
+            if !self.has(&node) {
+                self.push(Entry::unnamed(node));
+            }
+            return;
+        }
         for (source, name) in node.sources() {
             if !self.has(source) {
-                self.set.push(Entry::of((source, name)));
-                self.index();
+                self.push(Entry::of((source, name)));
             }
         }
     }
@@ -263,25 +265,24 @@ impl Sources {
         }
     }
 
-    fn index(&mut self) {
-        match (&mut self.seen, self.set.last()) {
-            (Some(seen), Some(entry)) => drop(seen.insert(entry.node.address())),
-            (None, _) if self.set.len() == MANY => {
-                self.seen = Some(self.set.iter().map(|entry| entry.node.address()).collect());
-            }
-            _ => {}
+    fn push(&mut self, entry: Entry) {
+        let address = entry.node.address();
+        self.set.push(entry);
+        if let Some(seen) = &mut self.seen {
+            seen.insert(address);
+        } else if self.set.len() == MANY {
+            self.seen = Some(self.set.iter().map(|entry| entry.node.address()).collect());
         }
     }
 
-    /// Only called after `node` was added: so as many sources are the same sources. Where one stands for others their
-    /// order counts too, which decides under which name it has those.
-    fn are_those_of(&self, node: &Node) -> bool {
-        let ordered = self.set.iter().any(|entry| entry.node.stands_for_others());
-        self.set.len() <= MAX_SOURCES
-            && node.sources().count() == self.set.len()
-            && node.sources().enumerate().all(|(index, (source, name))| {
-                let mut here = self.set.iter().enumerate().filter(|(at, _)| !ordered || *at == index);
-                here.any(|(_, entry)| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
+    /// Whether a union with `node` has just its sources. Where one stands for others their order counts too, which
+    /// decides under which name it has those.
+    fn are_in(&self, node: &Node) -> bool {
+        let ordered = || node.sources().any(|(source, _)| source.stands_for_others());
+        (self.set.len()..=MAX_SOURCES).contains(&node.sources().count())
+            && self.set.iter().enumerate().all(|(at, entry)| {
+                let mut there = node.sources().enumerate().filter(|(index, _)| *index == at || !ordered());
+                there.any(|(_, (source, name))| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
             })
     }
 }

@@ -119,14 +119,23 @@ impl Node {
         self.0.is_unique()
     }
 
-    /// Whether it is a source with nothing above it.
+    /// Whether it is the one source that it has.
     pub(crate) fn is_root(&self) -> bool {
-        self.entries().is_empty() && !matches!(self.role(), Role::Plain)
+        match self.role() {
+            Role::Plain => false,
+            Role::Relay(_) => !self.entries().iter().any(|entry| entry.node.is_signal()),
+            _ => self.entries().is_empty(),
+        }
     }
 
-    /// Whether its sources are all our own, and live.
-    pub(crate) fn is_flat(&self) -> bool {
-        self.fate().verdict() == LIVE && self.all(Self::is_own_and_live)
+    pub(crate) fn has_sources(&self) -> bool {
+        !self.entries().is_empty() || !matches!(self.role(), Role::Plain)
+    }
+
+    /// Whether it can be seen at a glance that none of its sources stirs. Never with a foreign signal, which has to be asked.
+    #[inline]
+    pub(crate) fn is_quiet_set(&self) -> bool {
+        self.fate().verdict() == LIVE && self.all_quiet()
     }
 
     /// The sources as a derived node names them (N4, N5): all entries, and the node itself where it is a source, but a
@@ -143,6 +152,15 @@ impl Node {
         let mut all = SmallVec::new();
         self.sources().for_each(|source| all.push(source));
         all
+    }
+
+    /// Appends its sources to `set`; a handle of what is its own only source moves.
+    pub(crate) fn sources_into(self, set: &mut Set) {
+        if self.is_root() {
+            set.push(Entry::unnamed(self));
+        } else {
+            self.sources().for_each(|source| set.push(Entry::of(source)));
+        }
     }
 
     /// The sources that have a list of waiters: no more than `MAX_SOURCES`, for signals have none.
@@ -175,7 +193,7 @@ impl Node {
     /// what derives from it or merges it, which will see that deadline by itself.
     #[inline]
     pub(crate) fn event_but_for_time(&self) -> Option<(Moment, Error)> {
-        if self.fate().verdict() == LIVE && self.all_quiet() { None } else { self.event() }
+        if self.is_quiet_set() { None } else { self.event() }
     }
 
     /// As `event`: also an event that a gather is still to be told of, or a deadline to come.
@@ -229,7 +247,7 @@ impl Node {
 
     /// Whether all entries, and the node itself where it is a source, are so.
     #[inline]
-    fn all(&self, are: impl Fn(&Self) -> bool) -> bool {
+    pub(crate) fn all(&self, are: impl Fn(&Self) -> bool) -> bool {
         self.entries().iter().all(|entry| are(&entry.node)) && (matches!(self.role(), Role::Plain) || are(self))
     }
 
@@ -298,6 +316,10 @@ fn earliest<'a>(
     own: impl Fn() -> Option<Found<'a>>,
     deadline: Option<&Deadline>,
 ) -> Option<(Moment, Verdict)> {
+    if entries.is_empty() && deadline.is_none() {
+        // There is nothing that it could be later than.
+        return own().map(|own| (own.moment, OWN));
+    }
     let mut first = None;
     for walk in 0..2 {
         if walk == 1 {

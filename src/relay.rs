@@ -199,6 +199,7 @@ fn deduplicate(entries: &mut Set) {
 
 /// The name under which a relay, or a gather as far as it is searched, has `source` among those it stands for. With
 /// `exactly`, only where no gather comes before it there, which may have it under another name.
+#[inline]
 pub(crate) fn stands_for<'a>(whole: &'a Node, source: &Node, exactly: bool) -> Option<Option<&'a Name>> {
     let entries = match whole.role() {
         Role::Relay(_) => whole.entries(),

@@ -101,19 +101,26 @@ impl Node {
         self.cell().is_some_and(Cell::is_fired)
     }
 
-    /// Whether it is one of our own, and has not fired.
-    #[inline]
-    pub(crate) fn is_own_and_live(&self) -> bool {
-        matches!(self.role(), Role::Source { cell, .. } if !cell.is_fired())
-    }
-
     /// Whether it can be seen at a glance that it does not stir.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         match self.role() {
+            Role::Source { cell, .. } => !cell.is_fired(),
+            _ => self.stands_for_what_is_quiet(),
+        }
+    }
+
+    fn stands_for_what_is_quiet(&self) -> bool {
+        let is_quiet = |source: &Self| match source.role() {
+            Role::Source { cell, .. } => !cell.is_fired(),
             // Only what was told is settled.
             Role::Gather { gather, .. } => !gather.list().is_told(),
-            _ => self.is_own_and_live(),
+            _ => false,
+        };
+        match self.role() {
+            // It holds no relay (N4).
+            Role::Relay(_) => self.entries().iter().all(|entry| is_quiet(&entry.node)),
+            _ => is_quiet(self),
         }
     }
 
@@ -157,6 +164,7 @@ impl Node {
     }
 
     /// Its list, made and linked where it is a relay; None where nothing is ever told.
+    #[inline]
     fn waiters(&self) -> Option<&Waiters> {
         match self.role() {
             Role::Source { waiters, .. } => Some(waiters),
@@ -176,6 +184,7 @@ impl Node {
     }
 
     /// Whether its list may still take somebody in (W1).
+    #[inline]
     fn is_open(&self) -> bool {
         match self.role() {
             // Acquire: as in `Lower::is_open`.

@@ -84,6 +84,9 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| a.relay().relay()), 2);
     assert_eq!(count(|| merge(a.relay(), &a)), 1, "the relay alone");
     assert_eq!(count(|| merge(&a, a.relay())), 1);
+    let relayed = both.relay();
+    assert_eq!(count(|| (merge(&both, &relayed), merge(&relayed, &both), merge(&b, &relayed))), 0, "what it relays");
+    assert_eq!(count(|| merge(&timeout, &relayed)), 1);
     let relay = a.relay();
     let with_relay = merge(&relay, &b);
     assert_eq!(count(|| merge(&relay, &with_relay)), 0);

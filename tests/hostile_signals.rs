@@ -404,3 +404,17 @@ fn spurious_wake_ups() {
     wakers.lock().unwrap().clear();
     assert_eq!(Arc::strong_count(&waker), 1);
 }
+
+/// A relay does not stand for the signals above it: whatever is made of it has them too.
+#[test]
+fn signals_above_a_relay_stay_in_every_merge() {
+    let happened = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&happened);
+    let foreign = Context::from_signal(err_is(move || seen.load(Ordering::Relaxed).then(Error::cancelled)));
+    let [(a, _keep_a), (b, _keep_b), (c, _keep_c)] = [(); 3].map(|()| source());
+    let relay = merge(&foreign, &a).relay();
+    let views = [merge(&relay, &b), merge(&b, &relay), any_of([&b, &c, &relay]), any_of([&relay, &b, &c])];
+    assert!(!views.iter().any(Context::is_done));
+    happened.store(true, Ordering::Relaxed);
+    assert!(views.iter().all(Context::is_done));
+}
