@@ -23,7 +23,8 @@ use crate::{Context, FutureExt, WithContext, merge};
 /// - When the context finishes, the call is dropped, and so is the body of the response.
 ///
 /// Such a call fails with the context's [`Error`](crate::Error), boxed as all errors of the service are; one of gRPC has a
-/// response with that status (see [`grpc_status`](crate::http::grpc_status)), which tonic makes a `Status`.
+/// response with that status (see [`grpc_status`](crate::http::grpc_status)), which tonic makes a `Status`. So does a call
+/// that the service fails when the context has finished.
 ///
 /// Waiting until the service is ready is not part of a call: a request is not known then.
 ///
@@ -140,6 +141,11 @@ where
         let result = match this.call.as_pin_mut() {
             Some(call) => task::ready!(call.poll(cx)),
             None => Err(this.ctx.err().expect("finished")),
+        };
+        // The service may have a timer for the header, as tonic's channel, whose error says less.
+        let result = match (result, this.ctx.err()) {
+            (Ok(Err(_)), Some(err)) => Err(err),
+            (result, _) => result,
         };
         Poll::Ready(match result {
             Ok(Ok(response)) => Ok(response.map(|body| ContextBody::new(body, this.ctx, *this.grpc))),
