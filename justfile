@@ -51,6 +51,7 @@ examples:
     cargo run --example shutdown
     cargo run --all-features --example clients
     cargo run --all-features --example chain
+    cargo run --all-features --example stop_button
     cargo run --example tick
     cargo run --example slow_server
     cargo run --example dependent

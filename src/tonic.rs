@@ -3,7 +3,8 @@
 //!
 //! The contexts come from [`ContextLayer`](crate::tower::ContextLayer) on `Server::builder().layer(…)`, with the deadline
 //! of `grpc-timeout`, which tonic enforces but does not show; and go out by
-//! [`PropagateLayer`](crate::tower::PropagateLayer) around a channel.
+//! [`PropagateLayer`](crate::tower::PropagateLayer) around a channel. At a deadline tonic says `Cancelled`, and lets a stream
+//! go on; a layer that [enforces](crate::tower::ContextLayer::enforce) is ahead of it, with `DeadlineExceeded`.
 //!
 //! ```
 //! use context_merge::tonic::{RequestExt, StatusStreamExt};

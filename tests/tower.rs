@@ -574,6 +574,21 @@ mod a_client {
         assert!(body.frame().await.is_none());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn fails_with_the_context_where_the_service_fails_at_the_same_time() {
+        let late = || {
+            service_fn(async |_: Request<()>| {
+                tokio::time::sleep(SECOND).await;
+                Err::<Response<Full<Bytes>>, BoxError>("time is up".into())
+            })
+        };
+        let ctx = || Context::background().with_timeout(SECOND);
+        let err = PropagateLayer::new().layer(late()).oneshot(under(&ctx(), request())).await.unwrap_err();
+        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
+        let response = PropagateLayer::new().layer(late()).oneshot(under(&ctx(), grpc())).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
+    }
+
     #[tokio::test]
     async fn passes_the_errors_of_the_service_on() {
         let fails = service_fn(async |_: Request<()>| Err::<Response<Full<Bytes>>, BoxError>("on purpose".into()));

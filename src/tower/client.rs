@@ -23,7 +23,8 @@ use crate::{Context, FutureExt, WithContext, merge};
 /// - When the context finishes, the call is dropped, and so is the body of the response.
 ///
 /// Such a call fails with the context's [`Error`](crate::Error), boxed as all errors of the service are; one of gRPC has a
-/// response with that status (see [`grpc_status`](crate::http::grpc_status)), which tonic makes a `Status`.
+/// response with that status (see [`grpc_status`](crate::http::grpc_status)), which tonic makes a `Status`. So does a call
+/// that the service fails when the context has finished.
 ///
 /// Waiting until the service is ready is not part of a call: a request is not known then.
 ///

@@ -7,6 +7,9 @@ use std::mem;
 /// How an exchange of a request and its response has ended: the [cause](crate::Error::cause) of the cancel with which
 /// [`ContextLayer`](super::ContextLayer) ends the context of each request.
 ///
+/// A client that goes away while the handler reads the body of its request shows as an error of that body; the exchange then
+/// ends as what the handler makes of that.
+///
 /// ```
 /// use context_merge::tower::Ended;
 /// use context_merge::{Context, Error};
