@@ -62,6 +62,7 @@ pub mod http;
 mod merge;
 mod node;
 mod on_done;
+mod registration;
 mod relay;
 mod release;
 mod run;

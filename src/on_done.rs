@@ -10,9 +10,10 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::context::Context;
-use crate::done::{Registration, Waiting};
+use crate::done::Waiting;
 use crate::error::Error;
 use crate::node::Node;
+use crate::registration::Registration;
 use crate::release::Panics;
 use crate::sync::{Mutex, unpoisoned};
 

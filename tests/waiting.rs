@@ -370,7 +370,7 @@ fn threads_wait_without_a_runtime() {
 #[test]
 fn a_deadline_without_a_runtime_panics_with_a_reason() {
     let (root, _canceller) = Context::background().with_cancel();
-    let ctx = root.with_timeout(SECOND);
+    let ctx = root.with_timeout(SECOND * 3600);
     let waker = Counting::new();
     let message = |f: &mut dyn FnMut()| {
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_err();
