@@ -50,6 +50,7 @@ mutants *options:
 examples:
     cargo run --example shutdown
     cargo run --all-features --example clients
+    cargo run --all-features --example moving
     cargo run --all-features --example chain
     cargo run --all-features --example stop_button
     cargo run --example tick
