@@ -1,15 +1,13 @@
 //! The example `moving`, which checks itself: one service in four steps, and the same clients.
 #![cfg(feature = "tokio-util")]
 
-use std::env::{consts::EXE_SUFFIX, current_exe};
 use std::process::Command;
 
 #[test]
 fn every_step_is_the_same_service() {
-    // Built with the tests by `cargo test`, but not where that is told to run this test alone.
-    let tests = current_exe().unwrap();
-    let moving = tests.parent().unwrap().with_file_name("examples").join(format!("moving{EXE_SUFFIX}"));
-    let output = Command::new(&moving).output().unwrap_or_else(|err| panic!("{}: {err}", moving.display()));
+    // It is not built where `cargo test` is told to run this test alone.
+    let run = ["run", "--quiet", "--all-features", "--example", "moving"];
+    let output = Command::new(env!("CARGO")).args(run).output().unwrap();
     let (shown, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{shown}{complaint}");
     for line in [
