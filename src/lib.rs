@@ -64,6 +64,8 @@ pub mod http;
 mod merge;
 mod node;
 mod on_done;
+#[cfg(doctest)]
+mod refused;
 mod relay;
 mod release;
 mod run;
