@@ -21,6 +21,35 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --document-private-items
 
+# Each set of features by itself.
+features:
+    cargo hack check --feature-powerset --lib
+
+# The lowest versions that Cargo.toml allows, in a copy. Without tokio-util, which asks for a newer tokio than we do.
+minimal:
+    rm -rf target/minimal && mkdir -p target/minimal
+    cp -r src examples target/minimal && sed '/tokio-util/d' Cargo.toml > target/minimal/Cargo.toml
+    cd target/minimal && cargo hack --remove-dev-deps && cargo +{{ nightly }} update -Z direct-minimal-versions
+    cargo check --all-features --lib --manifest-path target/minimal/Cargo.toml --target-dir target/minimal/target
+
+# What would be uploaded, unpacked and built, and its pages' programs run.
+package:
+    rm -rf target/package
+    cargo package --allow-dirty
+    cargo test --all-features --doc --manifest-path target/package/context-merge-*/Cargo.toml --target-dir target
+
+# The programs of tests/refused.md are refused for the reason they name, which only nightly looks at.
+refused:
+    cargo +{{ nightly }} test --doc refused
+
+# Licences, duplicates, sources and advisories of all dependencies. Needs cargo-deny.
+deny *what:
+    cargo deny check {{ what }}
+
+# Whether the public face breaks what a revision has, which is the last release's. Needs cargo-semver-checks.
+semver revision:
+    cargo semver-checks --all-features --baseline-rev {{ revision }}
+
 # The models of tests/loom/, each through every interleaving up to its bound on preemptions; prints a line for each.
 loom:
     RUSTFLAGS="--cfg context_merge_loom" CARGO_TARGET_DIR=target/loom cargo test --release --test loom -- --nocapture --test-threads=1

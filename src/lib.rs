@@ -47,6 +47,8 @@
 //! - `tracing`: an event when a context finishes (`context_merge::tracing`).
 
 #![forbid(unsafe_code)]
+// The pages of docs.rs say which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "axum")]
 pub mod axum;
@@ -107,4 +109,6 @@ mod documents {
     mod readme {}
     #[doc = include_str!("../DESIGN.md")]
     mod design {}
+    #[doc = include_str!("../tests/refused.md")]
+    mod refused {}
 }

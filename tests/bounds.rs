@@ -3,14 +3,13 @@
 mod support;
 
 use std::mem::size_of;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use context_merge::{Canceller, Context, Error, OnDone, any_of, merge};
+use context_merge::{Canceller, Context, Error, any_of, merge};
 use support::{Counting, CountingAlloc, allocations, bytes_held, poll};
 
 #[global_allocator]
@@ -32,14 +31,7 @@ fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn sizes_and_auto_traits() {
-    fn is<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + 'static>() {}
-    is::<Context>();
-    is::<Canceller>();
-    is::<Error>();
-    fn is_send<T: Send>() {}
-    is_send::<OnDone>();
-    is_send::<context_merge::DoneOwned>();
+fn sizes() {
     assert!(size_of::<Context>() <= 3 * size_of::<usize>());
     assert!(size_of::<Error>() <= 2 * size_of::<usize>());
     assert!(size_of::<Option<Context>>() <= 4 * size_of::<usize>());
