@@ -52,6 +52,7 @@ struct Todo;
 
 impl Context {
     /// The context of all time: never finished, no deadline, no values.
+    #[must_use]
     pub fn background() -> Context {
         Context::default()
     }
@@ -63,11 +64,13 @@ impl Context {
     ///
     /// assert!(format!("{:?}", Context::todo()).contains("todo"));
     /// ```
+    #[must_use]
     pub fn todo() -> Context {
         Context { node: None, values: Values::default().with(Todo) }
     }
 
     /// A child that its [`Canceller`] can finish too.
+    #[must_use]
     pub fn with_cancel(&self) -> (Context, Canceller) {
         if self.event_but_for_time().is_some() {
             return (self.clone(), Canceller::new(None));
@@ -85,11 +88,13 @@ impl Context {
 
     /// A child that is finished at `at`, where its parent's deadline is not as early. An instant in the past means
     /// finished at birth, but a parent that is finished already keeps its error.
+    #[must_use]
     pub fn with_deadline(&self, at: impl Into<Instant>) -> Context {
         self.until_deadline(at.into(), Late::new)
     }
 
     /// [`with_deadline`](Self::with_deadline), with a cause for the error.
+    #[must_use]
     pub fn with_deadline_cause(
         &self,
         at: impl Into<Instant>,
@@ -101,6 +106,7 @@ impl Context {
 
     /// [`with_deadline`](Self::with_deadline) `after` from now. Zero means finished at birth; a time too long to
     /// represent means no deadline.
+    #[must_use]
     pub fn with_timeout(&self, after: Duration) -> Context {
         now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline(at))
     }
@@ -116,6 +122,7 @@ impl Context {
     /// assert!(err.is_deadline_exceeded());
     /// assert_eq!(err.cause().unwrap().to_string(), "the backup took too long");
     /// ```
+    #[must_use]
     pub fn with_timeout_cause(&self, after: Duration, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Context {
         now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline_cause(at, cause))
     }
@@ -146,11 +153,13 @@ impl Context {
     /// assert_eq!(ctx.value::<RequestId>().unwrap().0, 1);
     /// assert_eq!(ctx.with_value(RequestId(2)).value::<RequestId>().unwrap().0, 2);
     /// ```
+    #[must_use]
     pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
         Context { node: self.node.clone(), values: self.values.with(value) }
     }
 
     /// This context with the values of `primary` in the place of its own.
+    #[must_use]
     pub fn with_values_of(&self, primary: &Context) -> Context {
         Context { node: self.node.clone(), values: primary.values.clone() }
     }
@@ -167,6 +176,7 @@ impl Context {
     /// assert!(!audit.is_done());
     /// assert_eq!(audit.value::<&str>(), Some(&"request 7"));
     /// ```
+    #[must_use]
     pub fn without_cancel(&self) -> Context {
         Context { node: None, values: self.values.clone() }
     }
@@ -175,6 +185,7 @@ impl Context {
     /// one of them is first. On a finished context, names an error that has no origin.
     ///
     /// Makes two allocations, one for the name, besides that of the conversion.
+    #[must_use]
     pub fn named(&self, name: impl Into<Arc<str>>) -> Context {
         let Some(node) = &self.node else { return self.clone() };
         if let Some((moment, err)) = node.event() {
@@ -195,6 +206,7 @@ impl Context {
     /// connection, cores that make, check and drop contexts below it stay off each other's cache lines.
     ///
     /// It registers with the sources above it when it is first waited on, and once for all that wait on it.
+    #[must_use]
     pub fn relay(&self) -> Context {
         match &self.node {
             Some(node) if !node.is_finished() => self.on(Relay::of(self.sources(), node.deadline().cloned())),

@@ -31,6 +31,7 @@ use crate::source::Role;
 /// assert_eq!(ctx.err().unwrap().origin(), Some("shutdown"));
 /// assert!(!request.is_done());
 /// ```
+#[must_use]
 pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context {
     let Context { node, values } = primary.into();
     let node = match (node, other.into().node) {
@@ -54,6 +55,7 @@ pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context 
 /// workers[42].1.cancel_with("crashed");
 /// assert_eq!(any.err().unwrap().cause().unwrap().to_string(), "crashed");
 /// ```
+#[must_use]
 pub fn any_of<I>(inputs: I) -> Context
 where
     I: IntoIterator,
