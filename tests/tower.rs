@@ -269,6 +269,21 @@ mod how_an_exchange_ends {
         assert_eq!(ended(&seen.unwrap()), Some(Ended::Panicked));
     }
 
+    #[test]
+    fn panicked_before_it_was_polled() {
+        let mut seen = None;
+        let mut service = server().layer(service_fn(|request: Request<()>| {
+            seen = Some(context_of(&request));
+            if true {
+                panic!("on purpose")
+            }
+            pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        }));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(service.call(request())))).unwrap_err();
+        drop(service);
+        assert_eq!(ended(&seen.unwrap()), Some(Ended::Panicked));
+    }
+
     #[tokio::test]
     async fn panicked_in_the_body() {
         struct Panics;

@@ -176,10 +176,10 @@ where
             Ok(deadline) => deadline,
             Err(invalid) => return ResponseFuture { state: State::Refused(invalid), grpc, method },
         };
-        let (ctx, exchange) = self.settings.context(&head, deadline);
+        let (ctx, mut exchange) = self.settings.context(&head, deadline);
         head.extensions.insert(ctx.clone());
         let bound = if self.settings.enforce { ctx } else { Context::background() };
-        let work = self.inner.call(Request::from_parts(head, body)).with_context(&bound);
+        let work = exchange.run(|| self.inner.call(Request::from_parts(head, body))).with_context(&bound);
         ResponseFuture { state: State::Running { exchange: Some(exchange), work, bound }, grpc, method }
     }
 }
