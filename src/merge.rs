@@ -73,21 +73,18 @@ where
 }
 
 fn both(a: Node, b: Node) -> Option<Node> {
-    if a.is_quiet_set() && b.is_quiet_set() {
-        let deadline = earlier(a.deadline(), b.deadline());
-        if a.is_root() && b.is_root() && are_apart(&a, &b) {
-            // Most merges are of this kind. Both handles move into the new node.
-            let deadline = deadline.cloned();
-            return Some(Node::new(Role::Plain, [a, b].into_iter().map(Entry::unnamed), deadline));
-        }
-        if share_nothing(&a, &b) {
-            let deadline = deadline.cloned();
-            let mut set = Set::new();
-            a.sources_into(&mut set);
-            b.sources_into(&mut set);
-            bound(&mut set, MAX_SOURCES);
-            return Some(Node::new(Role::Plain, set.drain(..), deadline));
-        }
+    if a.is_live_root() && b.is_live_root() && !a.same(&b) {
+        // Most merges are of this kind. Both handles move into the new node.
+        let deadline = earlier(a.deadline(), b.deadline()).cloned();
+        return Some(Node::new(Role::Plain, [a, b].into_iter().map(Entry::unnamed), deadline));
+    }
+    if a.is_quiet_set() && b.is_quiet_set() && share_nothing(&a, &b) {
+        let deadline = earlier(a.deadline(), b.deadline()).cloned();
+        let mut set = Set::new();
+        a.sources_into(&mut set);
+        b.sources_into(&mut set);
+        bound(&mut set, MAX_SOURCES);
+        return Some(Node::new(Role::Plain, set.drain(..), deadline));
     }
     let mut union = Union::default();
     union.add(a);

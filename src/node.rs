@@ -128,6 +128,14 @@ impl Node {
         }
     }
 
+    /// Whether it is one of our own sources, with nothing above it, and live.
+    #[inline]
+    pub(crate) fn is_live_root(&self) -> bool {
+        self.entries().is_empty()
+            && self.fate().verdict() == LIVE
+            && matches!(self.role(), Role::Source { cell, .. } if !cell.is_fired())
+    }
+
     pub(crate) fn has_sources(&self) -> bool {
         !self.entries().is_empty() || !matches!(self.role(), Role::Plain)
     }
