@@ -57,12 +57,15 @@ impl Context {
     /// );
     /// ```
     pub fn explain(&self) -> Explanation {
-        let mut finished = self.node.as_ref().and_then(Node::event);
-        let mut parts = self.parts(finished.as_ref().map(|(moment, _)| *moment));
+        let look = || {
+            let event = self.node.as_ref().and_then(Node::event);
+            let parts = self.parts(event.as_ref().map(|(moment, _)| *moment));
+            (event, parts)
+        };
+        let (mut finished, mut parts) = look();
         if finished.is_none() && parts.iter().any(|part| part.over) {
             // Something has happened since that look.
-            finished = self.node.as_ref().and_then(Node::event);
-            parts = self.parts(finished.as_ref().map(|(moment, _)| *moment));
+            (finished, parts) = look();
         }
         let summary = match (finished, &self.node) {
             (Some((_, err)), _) => with_cause(err.to_string(), &err),

@@ -543,34 +543,44 @@ mod a_client {
         assert!(sent(PropagateLayer::of(&ctx), under(&Context::background(), request())).await.is_none());
     }
 
+    /// A call through `service` under a context with a timeout fails with that deadline.
+    async fn ends_at_the_deadline<S>(service: S)
+    where
+        S: Service<Request<()>, Response = Response<Full<Bytes>>, Error: Into<BoxError>> + Clone,
+    {
+        let call = |request| {
+            let ctx = Context::background().with_timeout(SECOND);
+            PropagateLayer::new().layer(service.clone()).oneshot(under(&ctx, request))
+        };
+        let err = call(request()).await.unwrap_err();
+        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
+        let response = call(grpc()).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "4");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn ends_the_call_with_the_context() {
-        let waits = || service_fn(|_: Request<()>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
-        let call = |request: Request<()>| PropagateLayer::new().layer(waits()).oneshot(request);
-        let timeout = || Context::background().with_timeout(SECOND);
+        let waits = |_: Request<()>| pending::<Result<Response<Full<Bytes>>, Infallible>>();
+        ends_at_the_deadline(service_fn(waits)).await;
+    }
 
-        let err = call(under(&timeout(), request())).await.unwrap_err();
-        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
-        let response = call(under(&timeout(), grpc())).await.unwrap();
-        assert_eq!(response.headers()["grpc-status"], "4");
+    #[tokio::test(start_paused = true)]
+    async fn ends_a_call_that_fails_with_the_context() {
+        let fails = |request: Request<()>| async move {
+            context_of(&request).done().await;
+            Err::<Response<Full<Bytes>>, BoxError>("timeout expired".into())
+        };
+        ends_at_the_deadline(service_fn(fails)).await;
     }
 
     /// As tonic's channel does, which has a timer of its own for the header.
     #[tokio::test(start_paused = true)]
-    async fn ends_a_call_that_fails_with_the_context() {
-        let call = |request: Request<()>| {
-            let fails = service_fn(|request: Request<()>| async move {
-                context_of(&request).done().await;
-                Err::<Response<Full<Bytes>>, BoxError>("timeout expired".into())
-            });
-            PropagateLayer::new().layer(fails).oneshot(request)
+    async fn fails_with_the_context_where_the_service_fails_at_the_same_time() {
+        let late = |_: Request<()>| async {
+            tokio::time::sleep(SECOND).await;
+            Err::<Response<Full<Bytes>>, BoxError>("time is up".into())
         };
-        let timeout = || Context::background().with_timeout(SECOND);
-
-        let err = call(under(&timeout(), request())).await.unwrap_err();
-        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
-        let response = call(under(&timeout(), grpc())).await.unwrap();
-        assert_eq!(response.headers()["grpc-status"], "4");
+        ends_at_the_deadline(service_fn(late)).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -587,21 +597,6 @@ mod a_client {
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert_eq!(body.frame().await.unwrap().unwrap().trailers_ref().unwrap()["grpc-status"], "4");
         assert!(body.frame().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn fails_with_the_context_where_the_service_fails_at_the_same_time() {
-        let late = || {
-            service_fn(async |_: Request<()>| {
-                tokio::time::sleep(SECOND).await;
-                Err::<Response<Full<Bytes>>, BoxError>("time is up".into())
-            })
-        };
-        let ctx = || Context::background().with_timeout(SECOND);
-        let err = PropagateLayer::new().layer(late()).oneshot(under(&ctx(), request())).await.unwrap_err();
-        assert!(err.downcast_ref::<Error>().unwrap().is_deadline_exceeded());
-        let response = PropagateLayer::new().layer(late()).oneshot(under(&ctx(), grpc())).await.unwrap();
-        assert_eq!(response.headers()["grpc-status"], "4");
     }
 
     #[tokio::test]

@@ -135,9 +135,15 @@ impl Settings {
     /// The context of a request, and what ends it.
     fn context(&self, head: &Parts, deadline: Option<Instant>) -> (Context, Exchange) {
         let (own, canceller) = Context::background().with_cancel();
-        let own = deadline.map_or_else(|| own.clone(), |at| own.with_deadline(at)).named(Arc::clone(&self.name));
-        let own = merge(own, &self.relays[worker() % self.relays.len()]);
-        let ctx = head.extensions.get().map_or_else(|| own.clone(), |outer: &Context| merge(outer, &own));
+        let own = match deadline {
+            Some(at) => own.with_deadline(at),
+            None => own,
+        };
+        let own = merge(own.named(Arc::clone(&self.name)), &self.relays[worker() % self.relays.len()]);
+        let ctx = match head.extensions.get::<Context>() {
+            Some(outer) => merge(outer, own),
+            None => own,
+        };
         let ctx = match &self.values {
             Some(values) => values(head, ctx),
             None => ctx,

@@ -1,0 +1,47 @@
+//! The examples that check themselves, as processes.
+#![cfg(all(feature = "axum", feature = "tonic", feature = "tokio-util"))]
+
+use std::process::Command;
+
+/// What an example prints that ends well.
+fn run(example: &str) -> String {
+    // It is not built where `cargo test` is told to run this test alone.
+    let run = ["run", "--quiet", "--all-features", "--example", example];
+    let output = Command::new(env!("CARGO")).args(run).output().unwrap();
+    let (shown, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}{log}");
+    shown.into()
+}
+
+#[test]
+fn three_processes_and_what_crosses_them() {
+    let shown = run("chain");
+    for case in [
+        "a deadline shrinks at each hop: of 1.5s, ",
+        "a client that goes away stops the loop: two hops away, after ",
+        "the client's deadline ends all three: 504 after ",
+        "a deadline at the backend reaches the edge: 504, context deadline exceeded (request)",
+        "a shutdown of the middle reaches the edge: 503, context cancelled (shutdown): SIGTERM",
+        "all three end by themselves: in ",
+    ] {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("ok  {case}"))), "{case}\n{shown}");
+    }
+}
+
+#[test]
+fn every_step_of_a_move_is_the_same_service() {
+    let shown = run("moving");
+    for line in [
+        "ok      0 tokens",
+        "ok      1 edge, ended by a token",
+        "ok      1 edge",
+        "ok      2 request",
+        "ok      3 contexts",
+        "        slow 504: context deadline exceeded (request): a report may take 50ms",
+        "        left 499: context cancelled (connection): the client hung up",
+        "        late 503: context cancelled (shutdown): SIGTERM",
+        "        background stopped: context cancelled (shutdown): SIGTERM",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+    }
+}
