@@ -71,6 +71,7 @@ mod run;
 mod signal;
 mod source;
 mod sync;
+mod take_until_done;
 #[cfg(feature = "tokio-util")]
 pub mod tokio_util;
 #[cfg(feature = "tonic")]
@@ -91,6 +92,7 @@ pub use merge::{any_of, merge};
 pub use on_done::OnDone;
 pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};
 pub use signal::Signal;
+pub use take_until_done::TakeUntilDone;
 
 /// How contexts meet what a service is made of.
 #[cfg(all(doc, feature = "axum", feature = "tonic"))]

@@ -29,7 +29,7 @@ use pin_project::pin_project;
 use tonic::{Request, Status};
 
 use crate::http::{grpc_status, reason};
-use crate::{Context, Error, StreamExt, StreamWithContext};
+use crate::{Context, Error, StreamExt, StreamWithContext, TakeUntilDone};
 
 /// `DeadlineExceeded`; `Unavailable` for a cancel whose origin is [`shutdown`](crate::http::SHUTDOWN); `Cancelled` for all
 /// others. The message is the error and its cause, and the error is the source.
@@ -76,11 +76,18 @@ impl<T> RequestExt for Request<T> {
 /// A stream of answers that ends with a context.
 pub trait StatusStreamExt<T>: Stream<Item = Result<T, Status>> {
     /// Its items until the context finishes; then one with the status of that, and the end.
+    ///
+    /// The finish itself drops the stream, also where nobody polls it any more
+    /// ([`take_until_done`](crate::StreamExt::take_until_done)).
+    ///
+    /// # Panics
+    /// On a live context with a deadline, outside a tokio runtime with time enabled.
     fn until_done(self, ctx: impl Into<Context>) -> UntilDone<Self>
     where
-        Self: Sized,
+        Self: Sized + Send + 'static,
     {
-        UntilDone(self.with_context(ctx))
+        let ctx = ctx.into();
+        UntilDone(self.take_until_done(&ctx).with_context(ctx))
     }
 }
 
@@ -89,9 +96,9 @@ impl<T, S: Stream<Item = Result<T, Status>>> StatusStreamExt<T> for S {}
 /// Answers until a context finishes; made by [`StatusStreamExt::until_done`].
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct UntilDone<S>(#[pin] StreamWithContext<S>);
+pub struct UntilDone<S>(#[pin] StreamWithContext<TakeUntilDone<S>>);
 
-impl<T, S: Stream<Item = Result<T, Status>>> Stream for UntilDone<S> {
+impl<T, S: Stream<Item = Result<T, Status>> + Send + 'static> Stream for UntilDone<S> {
     type Item = Result<T, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
@@ -104,7 +111,7 @@ impl<T, S: Stream<Item = Result<T, Status>>> Stream for UntilDone<S> {
     }
 }
 
-impl<T, S: Stream<Item = Result<T, Status>>> FusedStream for UntilDone<S> {
+impl<T, S: Stream<Item = Result<T, Status>> + Send + 'static> FusedStream for UntilDone<S> {
     fn is_terminated(&self) -> bool {
         self.0.is_terminated()
     }

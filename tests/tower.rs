@@ -59,7 +59,7 @@ fn parked(layer: &ContextLayer, request: Request<()>) -> (Context, impl Future<O
 type Answer = Response<ContextBody<Full<Bytes>>>;
 
 /// The context of a request to which `response` is the response, and what goes out.
-async fn responded<B: Body>(
+async fn responded<B: Body + Send + 'static>(
     layer: &ContextLayer,
     request: Request<()>,
     response: Response<B>,
@@ -311,31 +311,32 @@ mod how_an_exchange_ends {
         }
         assert!(matches!(next(&mut body), Poll::Ready(None)));
         assert_eq!(ended(&ctx), Some(Ended::Complete));
-        assert!(body.is_end_stream() && matches!(next(&mut body), Poll::Ready(None)));
+        assert!(matches!(next(&mut body), Poll::Ready(None)));
     }
 
+    /// A server may ask no further, and drop the body.
     #[tokio::test]
-    async fn complete_as_soon_as_nothing_can_follow() {
+    async fn complete_when_it_is_dropped_after_all_that_has_to_come() {
         let trailers = || Frames(vec![Some(Ok(Frame::trailers(HeaderMap::new()))), None]);
-        let failing = || Frames(vec![Some(Err("on purpose".into())), None]);
         let of_length = Response::builder().header("content-length", 2);
         let all = [
-            Response::new(Full::from("whole").map_err(Into::into).boxed()),
-            Response::new(trailers().boxed()),
-            Response::new(failing().boxed()),
-            of_length.body(Frames::of([Some("ab"), None]).boxed()).unwrap(),
+            (Response::new(Full::from("whole").map_err(Into::into).boxed()), Ended::Complete),
+            (Response::new(trailers().boxed()), Ended::Complete),
+            (of_length.body(Frames::of([Some("ab"), None]).boxed()).unwrap(), Ended::Complete),
+            (Response::new(Frames::of([Some("ab"), None]).boxed()), Ended::InBody),
         ];
-        for (at, response) in all.into_iter().enumerate() {
+        for (at, (response, how)) in all.into_iter().enumerate() {
             let (ctx, response) = responded(&server(), request(), response).await;
-            assert!(!ctx.is_done(), "{at}");
             let mut body = response.into_body();
             assert!(matches!(next(&mut body), Poll::Ready(Some(_))), "{at}");
-            assert_eq!(ended(&ctx), Some(Ended::Complete), "{at}");
+            assert!(!ctx.is_done(), "{at}: more may follow");
+            drop(body);
+            assert_eq!(ended(&ctx), Some(how), "{at}");
         }
     }
 
     #[tokio::test]
-    async fn complete_with_its_head_where_there_is_no_body() {
+    async fn complete_where_a_body_is_never_read() {
         let parked = || Frames::of([None]).boxed();
         let of = |method| Request::builder().method(method).body(()).unwrap();
         let with = |status| Response::builder().status(status).body(parked()).unwrap();
@@ -350,20 +351,47 @@ mod how_an_exchange_ends {
             (request(), with(200), false),
         ] {
             let told = format!("{} {}", request.method(), response.status());
-            let (ctx, _response) = responded(&server(), request, response).await;
-            assert_eq!(ended(&ctx), complete.then_some(Ended::Complete), "{told}");
+            let (ctx, response) = responded(&server(), request, response).await;
+            drop(response);
+            let how = if complete { Ended::Complete } else { Ended::InBody };
+            assert_eq!(ended(&ctx), Some(how), "{told}");
         }
     }
 
     #[tokio::test]
-    async fn complete_where_the_handler_fails() {
+    async fn failed_where_the_body_fails_also_after_its_last_byte() {
+        for (frames, length) in [(vec![], None), (vec!["ab"], None), (vec!["ab"], Some("2"))] {
+            let fails = std::iter::once(Some(Err("a checksum that does not fit".into())));
+            let frames = frames.into_iter().map(|text| Some(Ok(Frame::data(text.into())))).chain(fails);
+            let mut response = Response::new(Frames(frames.collect()));
+            if let Some(length) = length {
+                response.headers_mut().insert("content-length", length.parse().unwrap());
+            }
+            for layer in [server(), server().enforce()] {
+                let (parts, Frames(frames)) =
+                    std::mem::replace(&mut response, Response::new(Frames(vec![]))).into_parts();
+                let again = frames.iter().map(|frame| match frame {
+                    Some(Ok(frame)) => Some(Ok(Frame::data(frame.data_ref().unwrap().clone()))),
+                    _ => Some(Err("a checksum that does not fit".into())),
+                });
+                response = Response::from_parts(parts.clone(), Frames(again.collect()));
+                let (ctx, given) = responded(&layer, request(), Response::from_parts(parts, Frames(frames))).await;
+                let err = given.into_body().collect().await.unwrap_err();
+                assert_eq!(err.to_string(), "a checksum that does not fit");
+                assert_eq!(ended(&ctx), Some(Ended::Failed));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_where_the_handler_fails() {
         let mut seen = None;
         let service = server().layer(service_fn(|request: Request<()>| {
             seen = Some(context_of(&request));
             async { Err::<Response<Full<Bytes>>, _>("on purpose") }
         }));
         assert_eq!(service.oneshot(request()).await.unwrap_err(), "on purpose");
-        assert_eq!(ended(&seen.unwrap()), Some(Ended::Complete));
+        assert_eq!(ended(&seen.unwrap()), Some(Ended::Failed));
     }
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use http::{HeaderMap, Request, Response};
+use http_body::Body;
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -20,7 +21,8 @@ use crate::{Context, FutureExt, WithContext, merge};
 ///
 /// - What remains until the deadline goes along in a header, but where the request sets an earlier one itself.
 /// - A request whose context is finished is not sent.
-/// - When the context finishes, the call is dropped, and so is the body of the response.
+/// - When the context finishes, the call is dropped, and so is the body of the response, also where nobody polls it: the
+///   connection or the stream of HTTP/2 is let go of by the finish itself.
 ///
 /// Such a call fails with the context's [`Error`](crate::Error), boxed as all errors of the service are; one of gRPC has a
 /// response with that status (see [`grpc_status`](crate::http::grpc_status)), which tonic makes a `Status`. So does a call
@@ -46,8 +48,7 @@ use crate::{Context, FutureExt, WithContext, merge};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct PropagateLayer {
-    /// The background where none was given.
-    ctx: Context,
+    ctx: Option<Context>,
     header: Option<TimeoutHeader>,
 }
 
@@ -59,7 +60,7 @@ impl PropagateLayer {
 
     /// Ends each call with `ctx` as well, as a shutdown.
     pub fn of(ctx: impl Into<Context>) -> Self {
-        Self { ctx: ctx.into(), header: None }
+        Self { ctx: Some(ctx.into()), header: None }
     }
 
     /// In which header the other side reads the time that is left; `grpc-timeout` where this is not called.
@@ -86,6 +87,7 @@ pub struct Propagate<S> {
 impl<S, A, B> Service<Request<A>> for Propagate<S>
 where
     S: Service<Request<A>, Response = Response<B>, Error: Into<BoxError>>,
+    B: Body + Send + 'static,
 {
     type Response = Response<ContextBody<B>>;
     type Error = BoxError;
@@ -97,16 +99,18 @@ where
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
         let grpc = is_grpc(request.headers());
-        let given = &self.layer.ctx;
-        let ctx = match request.extensions().get::<Context>() {
-            Some(of_request) => merge(of_request, given),
-            None => given.clone(),
+        let ctx = match (request.extensions().get::<Context>(), &self.layer.ctx) {
+            (Some(of_request), Some(given)) => Some(merge(of_request, given)),
+            (of_request, given) => of_request.or(given.as_ref()).cloned(),
         };
-        if ctx.is_done() {
-            return CallFuture { call: None, ctx, grpc };
+        if let Some(ctx) = &ctx {
+            if ctx.is_done() {
+                return CallFuture { call: None, ctx: Some(ctx.clone()), grpc };
+            }
+            lower(self.layer.header.unwrap_or(TimeoutHeader::Grpc), ctx, request.headers_mut());
         }
-        lower(self.layer.header.unwrap_or(TimeoutHeader::Grpc), &ctx, request.headers_mut());
-        CallFuture { call: Some(self.inner.call(request).with_context(&ctx)), ctx, grpc }
+        let call = self.inner.call(request).with_context(ctx.clone().unwrap_or_default());
+        CallFuture { call: Some(call), ctx, grpc }
     }
 }
 
@@ -125,29 +129,35 @@ pub struct CallFuture<F> {
     /// None where it is not made.
     #[pin]
     call: Option<WithContext<F>>,
-    ctx: Context,
+    /// None where the request has none.
+    ctx: Option<Context>,
     grpc: bool,
 }
 
 impl<F, B, E> Future for CallFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: Body + Send + 'static,
     E: Into<BoxError>,
 {
     type Output = Result<Response<ContextBody<B>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let err = || this.ctx.as_ref().and_then(Context::err);
         let result = match this.call.as_pin_mut() {
             Some(call) => match task::ready!(call.poll(cx)) {
                 // The client may have a timer of its own for the header, as tonic's has, with an error of its own.
-                Ok(Err(err)) => this.ctx.err().map_or(Ok(Err(err)), Err),
+                Ok(Err(failed)) => err().map_or(Ok(Err(failed)), Err),
                 result => result,
             },
-            None => Err(this.ctx.err().expect("finished")),
+            None => Err(err().expect("finished")),
         };
         Poll::Ready(match result {
-            Ok(Ok(response)) => Ok(response.map(|body| ContextBody::new(body, this.ctx, *this.grpc))),
+            Ok(Ok(response)) => Ok(response.map(|body| match this.ctx {
+                Some(ctx) => ContextBody::bound(body, ctx, *this.grpc),
+                None => ContextBody::watched(body),
+            })),
             Ok(Err(err)) => Err(err.into()),
             Err(err) if *this.grpc => Ok(ended(true, &err)),
             Err(err) => Err(err.into()),

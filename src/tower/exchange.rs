@@ -29,9 +29,11 @@ pub enum Ended {
     BeforeResponse,
     /// The body of the response was dropped before its end, for the same reasons.
     InBody,
+    /// The service has failed, or the body of the response: there is no response, or it is not whole.
+    Failed,
     /// The handler has panicked, or the body.
     Panicked,
-    /// It is complete: the last of the response was handed on, or the handler has failed and there is none.
+    /// It is complete: the last of the response was handed on.
     Complete,
 }
 
@@ -40,6 +42,7 @@ impl fmt::Display for Ended {
         f.write_str(match self {
             Ended::BeforeResponse => "gone before the response",
             Ended::InBody => "gone in the middle of the response",
+            Ended::Failed => "failed",
             Ended::Panicked => "panicked",
             Ended::Complete => "the exchange is complete",
         })
@@ -73,8 +76,20 @@ impl Exchange {
         result
     }
 
-    pub(super) fn complete(mut self) {
+    /// All of the response was handed on that has to be: it is complete, unless more of it fails.
+    pub(super) fn is_whole(&mut self) {
         self.so_far = Ended::Complete;
+    }
+
+    pub(super) fn has_failed(&mut self) {
+        self.so_far = Ended::Failed;
+    }
+
+    /// Nothing more comes.
+    pub(super) fn end(mut self) {
+        if self.so_far != Ended::Failed {
+            self.so_far = Ended::Complete;
+        }
     }
 }
 

@@ -69,7 +69,7 @@ type Values = dyn Fn(&Parts, Context) -> Context + Send + Sync;
 impl ContextLayer {
     /// For requests that end with `shutdown`; pass [`Context::background`] where there is none.
     pub fn new(shutdown: impl Into<Context>) -> Self {
-        let shutdown = shutdown.into().named(SHUTDOWN);
+        let shutdown = shutdown.into().with_values_of(&Context::background()).named(SHUTDOWN);
         let workers = thread::available_parallelism().map_or(1, usize::from);
         let relays = (0..workers).map(|_| shutdown.relay()).collect();
         Self(Settings { relays, name: "request".into(), limit: None, enforce: false, values: None })
@@ -132,23 +132,24 @@ impl Settings {
         Ok(extract(&head.headers)?.into_iter().chain(most).min())
     }
 
-    /// The context of a request, and what ends it.
-    fn context(&self, head: &Parts, deadline: Option<Instant>) -> (Context, Exchange) {
-        let (own, canceller) = Context::background().with_cancel();
-        let own = match deadline {
-            Some(at) => own.with_deadline(at),
-            None => own,
+    /// What ends the exchange from outside, the context of the request below that, and what ends the latter.
+    fn contexts(&self, head: &Parts, deadline: Option<Instant>) -> (Context, Context, Exchange) {
+        let relay = &self.relays[worker() % self.relays.len()];
+        let bound = match deadline {
+            Some(at) => relay.with_deadline(at).named(Arc::clone(&self.name)),
+            None => relay.clone(),
         };
-        let own = merge(own.named(Arc::clone(&self.name)), &self.relays[worker() % self.relays.len()]);
-        let ctx = match head.extensions.get::<Context>() {
-            Some(outer) => merge(outer, own),
-            None => own,
+        let bound = match head.extensions.get::<Context>() {
+            Some(outer) => merge(outer, bound),
+            None => bound,
         };
+        let (ctx, canceller) = bound.with_cancel();
+        let ctx = ctx.named(Arc::clone(&self.name));
         let ctx = match &self.values {
             Some(values) => values(head, ctx),
             None => ctx,
         };
-        (ctx, Exchange::new(canceller))
+        (bound, ctx, Exchange::new(canceller))
     }
 }
 
@@ -165,7 +166,7 @@ fn worker() -> usize {
 impl<S, A, B> Service<Request<A>> for ContextService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
-    B: Body,
+    B: Body + Send + 'static,
 {
     type Response = Response<ContextBody<B>>;
     type Error = S::Error;
@@ -182,10 +183,11 @@ where
             Ok(deadline) => deadline,
             Err(invalid) => return ResponseFuture { state: State::Refused(invalid), grpc, method },
         };
-        let (ctx, mut exchange) = self.settings.context(&head, deadline);
-        head.extensions.insert(ctx.clone());
-        let bound = if self.settings.enforce { ctx } else { Context::background() };
-        let work = exchange.run(|| self.inner.call(Request::from_parts(head, body))).with_context(&bound);
+        let (bound, ctx, mut exchange) = self.settings.contexts(&head, deadline);
+        head.extensions.insert(ctx);
+        let bound = self.settings.enforce.then_some(bound);
+        let work = exchange.run(|| self.inner.call(Request::from_parts(head, body)));
+        let work = work.with_context(bound.clone().unwrap_or_default());
         ResponseFuture { state: State::Running { exchange: Some(exchange), work, bound }, grpc, method }
     }
 }
@@ -208,8 +210,8 @@ enum State<F> {
         exchange: Option<Exchange>,
         #[pin]
         work: WithContext<F>,
-        /// What ends the work, and then the body.
-        bound: Context,
+        /// What ends the work, and then the body, where the layer enforces.
+        bound: Option<Context>,
     },
     Refused(InvalidTimeout),
 }
@@ -217,7 +219,7 @@ enum State<F> {
 impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: Body + Send + 'static,
 {
     type Output = Result<Response<ContextBody<B>>, E>;
 
@@ -231,15 +233,15 @@ where
         };
         let running = exchange.as_mut().expect("polled after it was ready");
         let result = task::ready!(running.run(|| work.poll(cx)));
-        let exchange = exchange.take().expect("taken once");
+        let mut exchange = exchange.take().expect("taken once");
         Poll::Ready(match result {
-            Ok(Ok(response)) => Ok(respond(response, exchange, this.method, bound, *this.grpc)),
+            Ok(Ok(response)) => Ok(respond(response, exchange, this.method, bound.as_ref(), *this.grpc)),
             Ok(Err(err)) => {
-                exchange.complete();
+                exchange.has_failed();
                 Err(err)
             }
             Err(err) => {
-                exchange.complete();
+                exchange.end();
                 Ok(ended(*this.grpc, &err))
             }
         })
@@ -247,34 +249,34 @@ where
 }
 
 /// A response whose body ends `exchange`, and ends with `bound`.
-fn respond<B: Body>(
+fn respond<B: Body + Send + 'static>(
     response: Response<B>,
     mut exchange: Exchange,
     method: &Method,
-    bound: &Context,
+    bound: Option<&Context>,
     grpc: bool,
 ) -> Response<ContextBody<B>> {
+    let told = response.body().size_hint().exact();
     let length = match response.headers().get(CONTENT_LENGTH) {
         Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()),
-        None => response.body().size_hint().exact(),
-    };
-    if has_no_body(method, response.status()) || response.body().is_end_stream() || length == Some(0) {
-        exchange.complete();
-        return response.map(|body| ContextBody::new(body, &Context::background(), false));
-    }
-    // A bound body would be cut short before its first byte: one that is there whole is the handler's own answer to the
-    // finish, and any other one is too late.
-    let whole = response.body().size_hint().exact().is_some();
-    let bound = match bound.err() {
-        Some(err) if !whole => {
-            exchange.complete();
-            return ended(grpc, &err);
-        }
-        Some(_) => &Context::background(),
-        None => bound,
+        None => told,
     };
     exchange.responded();
-    response.map(|body| ContextBody::new(body, bound, grpc).ending(exchange, length))
+    let no_body = has_no_body(method, response.status()) || response.body().is_end_stream();
+    if no_body || length == Some(0) {
+        // A server may drop the body unread.
+        exchange.is_whole();
+    }
+    // A bound body would be cut short before its first byte where the context is finished: one that is there whole is the
+    // handler's own answer to that, and any other one is too late.
+    match bound.filter(|_| !no_body).map(|bound| (bound, bound.err())) {
+        Some((_, Some(err))) if told.is_none() => {
+            exchange.end();
+            ended(grpc, &err)
+        }
+        Some((bound, None)) => response.map(|body| ContextBody::bound(body, bound, grpc).ending(exchange, length)),
+        _ => response.map(|body| ContextBody::watched(body).ending(exchange, length)),
+    }
 }
 
 /// Whether such a response ends with its head, whatever body it holds.
