@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use context_merge::tonic::{RequestExt, StatusStreamExt};
 use context_merge::tower::{BoxError, ContextLayer, Ended, Propagate, PropagateLayer};
 use context_merge::{Canceller, Context};
@@ -93,6 +93,9 @@ impl Service<http::Request<Body>> for Api {
                 "/parked" => grpc.unary(service_fn(parked), request).await,
                 "/heeding/ticks" => grpc.server_streaming(service_fn(heeding_ticks), request).await,
                 "/parked/ticks" => grpc.server_streaming(service_fn(parked_ticks), request).await,
+                "/collect" => grpc.client_streaming(service_fn(collect), request).await,
+                "/echo" => grpc.streaming(service_fn(echo), request).await,
+                "/exact" => exact(),
                 path => panic!("no method {path}"),
             })
         }
@@ -122,6 +125,29 @@ async fn heeding_ticks(request: Request<String>) -> Result<Response<Ticks>, Stat
 
 async fn parked_ticks(_: Request<String>) -> Result<Response<Ticks>, Status> {
     Ok(Response::new(stream::iter([Ok("tick".to_owned())]).chain(stream::pending()).boxed()))
+}
+
+/// All that the client sends, in one.
+async fn collect(request: Request<Streaming<String>>) -> Result<Response<String>, Status> {
+    Ok(Response::new(request.into_inner().try_collect::<Vec<_>>().await?.concat()))
+}
+
+/// Each as it comes, and in the end a status of its own.
+async fn echo(request: Request<Streaming<String>>) -> Result<Response<Ticks>, Status> {
+    let exhausted = stream::iter([Err(Status::resource_exhausted("enough"))]);
+    Ok(Response::new(request.into_inner().chain(exhausted).boxed()))
+}
+
+/// A message whose size is told, and the status behind it.
+fn exact() -> http::Response<Body> {
+    let message = http_body_util::Full::new(Bytes::from_static(b"\0\0\0\0\x02ab"));
+    let status = http::HeaderMap::from_iter([
+        (http::HeaderName::from_static("grpc-status"), 8.into()),
+        (http::HeaderName::from_static("grpc-message"), http::HeaderValue::from_static("enough")),
+    ]);
+    let mut response = http::Response::new(Body::new(message.with_trailers(std::future::ready(Some(Ok(status))))));
+    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    response
 }
 
 struct Served {
@@ -233,6 +259,38 @@ mod the_server {
                     let status = end_of(server.channel().await, path, request()).await;
                     assert_eq!(status.code(), Code::DeadlineExceeded, "{path}: {status}");
                     assert_eq!(status.message(), "context deadline exceeded (request)");
+                }
+            });
+        }
+    }
+
+    /// What the layer does not end reaches the client as the method has it, the status behind the last byte included.
+    #[test]
+    fn passes_every_kind_of_method_on() {
+        let (shutdown, _stop) = Context::background().with_cancel();
+        for layer in [layer(), ContextLayer::new(&shutdown), ContextLayer::new(&shutdown).enforce()] {
+            run(async {
+                let mut server = Served::start(layer).await;
+                let mut answers = open(server.channel().await, "/exact", request()).await.unwrap();
+                assert_eq!(answers.message().await.unwrap().unwrap(), "ab");
+                let status = answers.message().await.unwrap_err();
+                assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "enough"));
+                assert_eq!(end_of(server.channel().await, "/left", request()).await.code(), Code::Ok);
+
+                let mut grpc = tonic::client::Grpc::new(server.channel().await);
+                let sent = || Request::new(stream::iter(["a", "b", "c"].map(str::to_owned)));
+                grpc.ready().await.unwrap();
+                let path = PathAndQuery::from_static("/collect");
+                assert_eq!(grpc.client_streaming(sent(), path, Text).await.unwrap().into_inner(), "abc");
+                grpc.ready().await.unwrap();
+                let path = PathAndQuery::from_static("/echo");
+                let mut echoes = grpc.streaming(sent(), path, Text).await.unwrap().into_inner();
+                for letter in ["a", "b", "c"] {
+                    assert_eq!(echoes.message().await.unwrap().unwrap(), letter);
+                }
+                assert_eq!(echoes.message().await.unwrap_err().code(), Code::ResourceExhausted);
+                for _ in 0..4 {
+                    assert_eq!(end(&server.context().await).await, Some(Ended::Complete));
                 }
             });
         }

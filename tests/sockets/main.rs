@@ -1,6 +1,7 @@
 //! The layers over real sockets, with real clients: hyper's, tonic's, curl, and bytes written by hand.
 #![cfg(all(feature = "axum", feature = "tonic"))]
 
+mod bodies;
 mod client;
 mod complete;
 mod crowd;
@@ -9,6 +10,7 @@ mod grpc;
 mod hang_up;
 mod propagate;
 mod server;
+mod stalled;
 #[path = "../../examples/stop_button.rs"]
 #[allow(dead_code, reason = "its main")]
 mod stop_button;
