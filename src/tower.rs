@@ -43,6 +43,7 @@ mod server;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body;
 
 use crate::Error;
 use crate::http::{grpc_status, reason, status};
@@ -66,11 +67,11 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// An answer in the place of the one that a finished context has ended.
-fn ended<B>(grpc: bool, err: &Error) -> Response<ContextBody<B>> {
+fn ended<B: Body>(grpc: bool, err: &Error) -> Response<ContextBody<B>> {
     answer(grpc, status(err), grpc_status(err), reason(err))
 }
 
-fn answer<B>(grpc: bool, status: StatusCode, grpc_status: i32, reason: String) -> Response<ContextBody<B>> {
+fn answer<B: Body>(grpc: bool, status: StatusCode, grpc_status: i32, reason: String) -> Response<ContextBody<B>> {
     let (status, kind, headers, text) = if grpc {
         (StatusCode::OK, GRPC, trailers(grpc_status, &reason), Bytes::new())
     } else {

@@ -59,7 +59,7 @@ fn parked(layer: &ContextLayer, request: Request<()>) -> (Context, impl Future<O
 type Answer = Response<ContextBody<Full<Bytes>>>;
 
 /// The context of a request to which `response` is the response, and what goes out.
-async fn responded<B: Body + Send + 'static>(
+async fn responded<B: Body<Data: Send, Error: Send> + Send + 'static>(
     layer: &ContextLayer,
     request: Request<()>,
     response: Response<B>,

@@ -23,31 +23,28 @@ use crate::{Context, Error, StreamExt, TakeUntilDone};
 /// has not reached it: trailers would contradict that. The body inside is dropped by the finish itself, also where nobody
 /// polls this one, as for a client that does not read; whoever polled last is woken.
 #[pin_project]
-pub struct ContextBody<B> {
+pub struct ContextBody<B: Body> {
     /// Before the body, so that what is dropped with that finds the context finished.
     exchange: Option<Exchange>,
     #[pin]
     body: Inner<B>,
+    /// What a body that is not watched has told of what is still to come.
+    rest: Rest,
+    /// Whether a finish is told in trailers.
+    grpc: bool,
     /// The bytes that are left of the length that was told: a server reads no further.
     left: Option<u64>,
 }
 
 #[pin_project(project = Projected)]
-enum Inner<B> {
+enum Inner<B: Body> {
     /// Nothing ends it but itself.
     Watched(#[pin] B),
-    Bound(Box<Bound<B>>),
+    /// All of it is there.
+    Whole(Pin<Box<Frames<B>>>),
+    Bound(TakeUntilDone<Pin<Box<Frames<B>>>>),
     /// One of ours.
     Text(Bytes),
-}
-
-struct Bound<B> {
-    frames: TakeUntilDone<Frames<B>>,
-    rest: Rest,
-    /// Whether the end is told in trailers.
-    grpc: bool,
-    /// Whether the last of it was handed on.
-    over: bool,
 }
 
 /// What a body says of what is still to come.
@@ -60,33 +57,73 @@ impl Rest {
     fn of(body: &impl Body) -> Self {
         Self { is_end_stream: body.is_end_stream(), size_hint: body.size_hint() }
     }
+
+    fn none() -> Self {
+        Self { is_end_stream: true, size_hint: SizeHint::with_exact(0) }
+    }
 }
+
+type Next<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
 /// A body as a stream, which tells with each frame, and with the end, what is still to come.
 #[pin_project]
-struct Frames<B>(#[pin] B);
+struct Frames<B: Body> {
+    #[pin]
+    body: B,
+    /// The first, where they were read ahead.
+    ahead: [Option<(Next<B>, Rest)>; AHEAD],
+}
 
-type Next<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+/// How many frames are read ahead: all of most answers, one of data, and trailers or the end.
+const AHEAD: usize = 2;
+
+impl<B: Body> Frames<B> {
+    fn new(body: B) -> Pin<Box<Self>> {
+        Box::pin(Self { body, ahead: [None, None] })
+    }
+
+    /// Reads what is there, and whether that is all.
+    fn read_ahead(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> bool {
+        let mut this = self.project();
+        for slot in this.ahead {
+            let Poll::Ready(next) = this.body.as_mut().poll_frame(cx) else { return false };
+            let (rest, goes_on) = (Rest::of(&*this.body), matches!(&next, Some(Ok(frame)) if frame.is_data()));
+            let is_last = !goes_on || rest.is_end_stream;
+            *slot = Some((next, rest));
+            if is_last {
+                return true;
+            }
+        }
+        false
+    }
+}
 
 impl<B: Body> Stream for Frames<B> {
     type Item = (Next<B>, Rest);
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut body = self.project().0;
-        let next = ready!(body.as_mut().poll_frame(cx));
-        Poll::Ready(Some((next, Rest::of(&*body))))
+        let mut this = self.project();
+        if let Some(read) = this.ahead.iter_mut().find_map(Option::take) {
+            return Poll::Ready(Some(read));
+        }
+        let next = ready!(this.body.as_mut().poll_frame(cx));
+        Poll::Ready(Some((next, Rest::of(&*this.body))))
     }
 }
 
-impl<B> ContextBody<B> {
+impl<B: Body> ContextBody<B> {
+    fn of_inner(body: Inner<B>, rest: Rest) -> Self {
+        Self { exchange: None, body, rest, grpc: false, left: None }
+    }
+
     /// Passes `body` on.
     pub(super) fn watched(body: B) -> Self {
-        Self { exchange: None, body: Inner::Watched(body), left: None }
+        Self::of_inner(Inner::Watched(body), Rest::none())
     }
 
     /// One of ours.
     pub(super) fn of(text: Bytes) -> Self {
-        Self { exchange: None, body: Inner::Text(text), left: None }
+        Self::of_inner(Inner::Text(text), Rest::none())
     }
 
     /// Ends `exchange` with it; `length` is how many bytes go out, where that is known.
@@ -95,40 +132,34 @@ impl<B> ContextBody<B> {
     }
 }
 
-impl<B: Body + Send + 'static> ContextBody<B> {
+impl<B: Body<Data: Send, Error: Send> + Send + 'static> ContextBody<B> {
     /// Ends with `ctx`, in trailers where it is of `grpc`.
     pub(super) fn bound(body: B, ctx: &Context, grpc: bool) -> Self {
         let rest = Rest::of(&body);
-        let bound = Bound { frames: Frames(body).take_until_done(ctx), rest, grpc, over: false };
-        Self { exchange: None, body: Inner::Bound(Box::new(bound)), left: None }
+        Self { grpc, ..Self::of_inner(Inner::Bound(Frames::new(body).take_until_done(ctx)), rest) }
     }
-}
 
-impl<B: Body + Send + 'static> Bound<B> {
-    /// The next frame, or the error of the context that has ended the body.
-    fn poll_frame(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Next<B>, Error>> {
-        if self.over {
-            return Poll::Ready(Ok(None));
-        }
-        let next = ready!(Pin::new(&mut self.frames).poll_next(cx));
-        Poll::Ready(match (next, self.frames.err()) {
-            (Some((next, rest)), _) => {
-                self.rest = rest;
-                Ok(next)
-            }
-            (None, err) => {
-                self.over = true;
-                self.rest = Rest { is_end_stream: true, size_hint: SizeHint::with_exact(0) };
-                // Without an error only after a panic of the body.
-                err.map_or(Ok(None), Err)
-            }
-        })
+    /// The same, where not all of it is there already. An error where the context is finished, and it is not.
+    pub(super) fn bound_unless_whole(
+        body: B,
+        ctx: &Context,
+        grpc: bool,
+        cx: &mut task::Context<'_>,
+    ) -> Result<Self, Error> {
+        let (rest, mut frames) = (Rest::of(&body), Frames::new(body));
+        let inner = if frames.as_mut().read_ahead(cx) {
+            Inner::Whole(frames)
+        } else {
+            ctx.check()?;
+            Inner::Bound(frames.take_until_done(ctx))
+        };
+        Ok(Self { grpc, ..Self::of_inner(inner, rest) })
     }
 }
 
 impl<B> Body for ContextBody<B>
 where
-    B: Body<Data: From<Bytes>, Error: Into<BoxError>> + Send + 'static,
+    B: Body<Data: From<Bytes> + Send, Error: Into<BoxError> + Send> + Send + 'static,
 {
     type Data = B::Data;
     type Error = BoxError;
@@ -137,44 +168,63 @@ where
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
-        let this = self.project();
+        let mut this = self.project();
         let exchange = this.exchange;
-        let (next, rest_is_empty) = match this.body.project() {
+        let mut is_bound = false;
+        let read = match this.body.as_mut().project() {
             Projected::Text(text) => {
                 let text = std::mem::take(text);
                 return Poll::Ready(text.has_remaining().then(|| Ok(Frame::data(text.into()))));
             }
             Projected::Watched(mut body) => {
                 let next = ready!(running(exchange, || body.as_mut().poll_frame(cx)));
-                (Ok(next), body.is_end_stream())
+                let rest = Rest { is_end_stream: body.is_end_stream(), ..Rest::none() };
+                Ok(Some((next, rest)))
             }
-            Projected::Bound(bound) => {
-                let next = ready!(running(exchange, || bound.poll_frame(cx)));
-                let next = next.map_err(|err| cut_short(bound.grpc && this.left.is_none_or(|left| left == 0), err));
-                (next, bound.rest.is_end_stream)
+            Projected::Whole(frames) => Ok(ready!(running(exchange, || frames.as_mut().poll_next(cx)))),
+            Projected::Bound(frames) => {
+                is_bound = true;
+                match ready!(running(exchange, || Pin::new(&mut *frames).poll_next(cx))) {
+                    // Neither is there after a panic of the body.
+                    None => frames.err().map_or(Ok(None), Err),
+                    read => Ok(read),
+                }
+            }
+        };
+        let next = match read {
+            Ok(Some((next, rest))) => {
+                *this.rest = rest;
+                next
+            }
+            Ok(None) => None,
+            Err(err) => {
+                this.body.set(Inner::Text(Bytes::new()));
+                exchange.take().map(Exchange::end);
+                let in_trailers = *this.grpc && this.left.is_none_or(|left| left == 0);
+                return Poll::Ready(Some(cut_short(in_trailers, err)));
             }
         };
         Poll::Ready(match next {
-            Ok(Some(Ok(frame))) => {
+            Some(Ok(frame)) => {
                 let sent = frame.data_ref().map_or(0, Buf::remaining) as u64;
                 *this.left = this.left.map(|left| left.saturating_sub(sent));
-                if rest_is_empty || frame.is_trailers() || *this.left == Some(0) {
+                if this.rest.is_end_stream || frame.is_trailers() || *this.left == Some(0) {
                     // A server may ask no further.
                     exchange.as_mut().map(Exchange::is_whole);
                 }
                 Some(Ok(frame))
             }
-            Ok(Some(Err(err))) => {
+            Some(Err(err)) => {
                 exchange.as_mut().map(Exchange::has_failed);
                 Some(Err(err.into()))
             }
-            Ok(None) => {
+            None => {
+                if is_bound {
+                    // A finish that comes now has nothing to end.
+                    this.body.set(Inner::Text(Bytes::new()));
+                }
                 exchange.take().map(Exchange::end);
                 None
-            }
-            Err(last) => {
-                exchange.take().map(Exchange::end);
-                Some(last)
             }
         })
     }
@@ -182,16 +232,16 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.body {
             Inner::Watched(body) => body.is_end_stream(),
-            Inner::Bound(bound) => bound.rest.is_end_stream,
             Inner::Text(text) => text.is_empty(),
+            Inner::Whole(_) | Inner::Bound(_) => self.rest.is_end_stream,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             Inner::Watched(body) => body.size_hint(),
-            Inner::Bound(bound) => bound.rest.size_hint.clone(),
             Inner::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Inner::Whole(_) | Inner::Bound(_) => self.rest.size_hint.clone(),
         }
     }
 }
@@ -209,7 +259,7 @@ fn cut_short<D>(in_trailers: bool, err: Error) -> Result<Frame<D>, BoxError> {
     if in_trailers { Ok(Frame::trailers(trailers(grpc_status(&err), &reason(&err)))) } else { Err(err.into()) }
 }
 
-impl<B> fmt::Debug for ContextBody<B> {
+impl<B: Body> fmt::Debug for ContextBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContextBody").field("exchange", &self.exchange).finish_non_exhaustive()
     }

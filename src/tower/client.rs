@@ -87,7 +87,7 @@ pub struct Propagate<S> {
 impl<S, A, B> Service<Request<A>> for Propagate<S>
 where
     S: Service<Request<A>, Response = Response<B>, Error: Into<BoxError>>,
-    B: Body + Send + 'static,
+    B: Body<Data: Send, Error: Send> + Send + 'static,
 {
     type Response = Response<ContextBody<B>>;
     type Error = BoxError;
@@ -137,7 +137,7 @@ pub struct CallFuture<F> {
 impl<F, B, E> Future for CallFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body + Send + 'static,
+    B: Body<Data: Send, Error: Send> + Send + 'static,
     E: Into<BoxError>,
 {
     type Output = Result<Response<ContextBody<B>>, BoxError>;

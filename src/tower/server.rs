@@ -85,6 +85,9 @@ impl ContextLayer {
     /// (cancelled). Where the response has begun, its body ends: see [`ContextBody`]. A handler that answers at that
     /// moment has its answer sent if all of it is there, and is too late with a stream.
     ///
+    /// So that an answer that is whole need not be bound to the context, up to two frames of the body are read ahead, where
+    /// they are there. Any other body is dropped by the finish itself, also where the client does not read.
+    ///
     /// Without it the layer only tells, and the handler decides.
     ///
     /// # Cancel safety
@@ -166,7 +169,7 @@ fn worker() -> usize {
 impl<S, A, B> Service<Request<A>> for ContextService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
-    B: Body + Send + 'static,
+    B: Body<Data: Send, Error: Send> + Send + 'static,
 {
     type Response = Response<ContextBody<B>>;
     type Error = S::Error;
@@ -219,7 +222,7 @@ enum State<F> {
 impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body + Send + 'static,
+    B: Body<Data: Send, Error: Send> + Send + 'static,
 {
     type Output = Result<Response<ContextBody<B>>, E>;
 
@@ -235,7 +238,7 @@ where
         let result = task::ready!(running.run(|| work.poll(cx)));
         let mut exchange = exchange.take().expect("taken once");
         Poll::Ready(match result {
-            Ok(Ok(response)) => Ok(respond(response, exchange, this.method, bound.as_ref(), *this.grpc)),
+            Ok(Ok(response)) => Ok(respond(response, exchange, this.method, bound.as_ref(), *this.grpc, cx)),
             Ok(Err(err)) => {
                 exchange.has_failed();
                 Err(err)
@@ -249,17 +252,17 @@ where
 }
 
 /// A response whose body ends `exchange`, and ends with `bound`.
-fn respond<B: Body + Send + 'static>(
+fn respond<B: Body<Data: Send, Error: Send> + Send + 'static>(
     response: Response<B>,
     mut exchange: Exchange,
     method: &Method,
     bound: Option<&Context>,
     grpc: bool,
+    cx: &mut task::Context<'_>,
 ) -> Response<ContextBody<B>> {
-    let told = response.body().size_hint().exact();
     let length = match response.headers().get(CONTENT_LENGTH) {
         Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()),
-        None => told,
+        None => response.body().size_hint().exact(),
     };
     exchange.responded();
     let no_body = has_no_body(method, response.status()) || response.body().is_end_stream();
@@ -267,15 +270,17 @@ fn respond<B: Body + Send + 'static>(
         // A server may drop the body unread.
         exchange.is_whole();
     }
-    // A bound body would be cut short before its first byte where the context is finished: one that is there whole is the
-    // handler's own answer to that, and any other one is too late.
-    match bound.filter(|_| !no_body).map(|bound| (bound, bound.err())) {
-        Some((_, Some(err))) if told.is_none() => {
+    let (head, body) = response.into_parts();
+    let body = match bound.filter(|_| !no_body) {
+        None => Ok(ContextBody::watched(body)),
+        Some(bound) => exchange.run(|| ContextBody::bound_unless_whole(body, bound, grpc, cx)),
+    };
+    match body {
+        Ok(body) => Response::from_parts(head, body.ending(exchange, length)),
+        Err(err) => {
             exchange.end();
             ended(grpc, &err)
         }
-        Some((bound, None)) => response.map(|body| ContextBody::bound(body, bound, grpc).ending(exchange, length)),
-        _ => response.map(|body| ContextBody::watched(body).ending(exchange, length)),
     }
 }
 
