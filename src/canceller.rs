@@ -39,7 +39,8 @@ impl Canceller {
     /// parent or the deadline was first.
     ///
     /// When it returns, every context over this source is done on every thread that synchronises with this one.
-    /// Callbacks run here, and tasks are woken, in no promised order, after all contexts have become done.
+    /// Callbacks run here, and tasks are woken, in no promised order, after all contexts have become done. So do those that
+    /// have not heard of a deadline or a foreign signal that was first, as where nobody drives their runtime: with its error.
     ///
     /// # Panics
     /// With the panic of a waker or a callback, after all others have been woken. So does that of a foreign signal above
@@ -61,8 +62,11 @@ impl Canceller {
         let mut panics = Panics::default();
         // A foreign signal above that panics when it is asked has not been seen to happen: the cancel is first.
         let finished = panics.catch(|| node.is_finished()).unwrap_or(false);
+        // Nobody may have heard the deadline or the signal that was first: so this is an event too. It is timed after that
+        // one, which everything over this source is over too, and changes no verdict; but it wakes whoever still waits.
+        let too_late = finished && node.finished_by_alarm();
         let mut first = false;
-        if !finished && cell.mark(err()) {
+        if (!finished && cell.mark(err())) || (too_late && cell.mark(Error::cancelled())) {
             first = node.decide() == OWN;
             panics.catch(|| waiters.fire());
         } else {

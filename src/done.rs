@@ -11,20 +11,18 @@ use std::time::{Duration, Instant as StdInstant};
 
 use futures_core::FusedFuture;
 use pin_project::pin_project;
-use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::alarm::{self, Alarm, check_timer};
 use crate::context::Context;
 use crate::error::Error;
 use crate::registration::Registration;
-use crate::sync::now;
 
-/// A registration and a timer for the deadline, armed at the first poll that has to wait.
+/// A registration and an alarm for the deadline, armed at the first poll that has to wait.
 #[pin_project]
 pub(crate) struct Waiting<C: Borrow<Context>> {
     registration: Registration<C>,
     #[pin]
-    timer: Option<Sleep>,
+    alarm: Alarm,
     terminated: bool,
     /// Whether the lists of the sources are left to somebody else.
     alarms_only: bool,
@@ -32,16 +30,18 @@ pub(crate) struct Waiting<C: Borrow<Context>> {
 
 impl<C: Borrow<Context>> Waiting<C> {
     pub(crate) fn new(ctx: C) -> Self {
-        Self { registration: Registration::new(ctx), timer: None, terminated: false, alarms_only: false }
+        Self { registration: Registration::new(ctx), alarm: Alarm::Off, terminated: false, alarms_only: false }
     }
 
-    /// Waits for the deadline and the foreign signals, in no list; the timer is armed, and the futures of the
-    /// signals are made, here.
+    /// Waits for the deadline and the foreign signals, in no list; the futures of the signals are made, and the timer
+    /// is asked for, here.
     pub(crate) fn for_alarms(ctx: C) -> Self {
         let mut registration = Registration::new(ctx);
         registration.listen();
-        let timer = registration.ctx().deadline().map(timer);
-        Self { registration, timer, terminated: false, alarms_only: true }
+        if registration.ctx().deadline().is_some() {
+            check_timer();
+        }
+        Self { registration, alarm: Alarm::Off, terminated: false, alarms_only: true }
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -55,21 +55,16 @@ impl<C: Borrow<Context>> Waiting<C> {
             Poll::Ready(err) => err,
             Poll::Pending => {
                 let Some(at) = this.registration.ctx().deadline() else { return Poll::Pending };
-                if this.timer.is_none() {
-                    this.timer.set(Some(timer(at)));
-                }
                 loop {
-                    let Some(mut timer) = this.timer.as_mut().as_pin_mut() else { return Poll::Pending };
-                    ready!(timer.as_mut().poll(cx));
+                    ready!(this.alarm.as_mut().poll(at, cx));
                     match look(this.registration, cx) {
                         Poll::Ready(err) => break err,
-                        // Further off than a timer can reach, or read off another clock.
-                        Poll::Pending => timer.reset(within_reach(at.max(now() + Duration::from_millis(1)))),
+                        Poll::Pending => this.alarm.as_mut().reset(at),
                     }
                 }
             }
         };
-        this.timer.set(None);
+        this.alarm.set(Alarm::Off);
         *this.terminated = true;
         Poll::Ready(err)
     }
@@ -79,24 +74,10 @@ impl<C: Borrow<Context>> Waiting<C> {
     pub(crate) fn stop(self: Pin<&mut Self>) {
         let mut this = self.project();
         this.registration.stop();
-        if this.timer.is_some() {
-            this.timer.set(None);
+        if !matches!(*this.alarm, Alarm::Off) {
+            this.alarm.set(Alarm::Off);
         }
     }
-}
-
-/// What a timer takes without an overflow. It rings early for a deadline beyond it, and is set again.
-fn within_reach(at: Instant) -> Instant {
-    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    if at.checked_add(A_YEAR).is_some() { at } else { now() + A_YEAR }
-}
-
-pub(crate) fn timer(at: Instant) -> Sleep {
-    assert!(
-        Handle::try_current().is_ok(),
-        "waiting on a context with a deadline needs a tokio runtime with time enabled (or Context::wait on a thread)"
-    );
-    sleep_until(within_reach(at))
 }
 
 /// Finishes when the context does, with its error; made by [`Context::done`].
@@ -153,8 +134,18 @@ impl Context {
     /// # }
     /// ```
     ///
+    /// Where nobody can finish the context any more, this waits for ever: the last [`Canceller`](crate::Canceller) of each
+    /// source is gone, which is not a cancel, and there is no deadline. [`explain`](Self::explain) tells such a context,
+    /// as [`wait`](Self::wait) shows.
+    ///
+    /// # Runtimes
+    /// A deadline rings on the runtime in which this was polled last. When that ends, whoever polls is woken; the next
+    /// poll arms the deadline where it is made, also in a runtime that has ended, or has no timer, or outside any: then a
+    /// thread of this process rings, by the real clock. A runtime that lives, but is driven by nobody, rings for nobody: a
+    /// poll elsewhere, or any cancel, also one after the deadline, does instead.
+    ///
     /// # Panics
-    /// When polled on a context with a deadline outside a tokio runtime with time enabled.
+    /// When polled for the first time on a live context with a deadline, outside a tokio runtime with time enabled.
     pub fn done(&self) -> Done<'_> {
         Done(Waiting::new(self))
     }
@@ -167,12 +158,12 @@ impl Context {
     /// Sleeps for `for_`, unless the context finishes first.
     ///
     /// # Cancel safety
-    /// As [`tokio::time::sleep`]: dropping it leaves nothing behind.
+    /// As [`tokio::time::sleep`]: dropping it leaves nothing behind. It goes on where it is polled, as [`done`](Self::done).
     ///
     /// # Panics
-    /// Outside a tokio runtime with time enabled.
+    /// When polled for the first time outside a tokio runtime with time enabled.
     pub async fn sleep(&self, for_: Duration) -> Result<(), Error> {
-        self.run(async move { tokio::time::sleep(for_).await }).await
+        self.run(alarm::sleep(for_)).await
     }
 
     /// Blocks this thread until the finish; needs no runtime, also with a deadline. On a thread of a runtime it
@@ -186,6 +177,23 @@ impl Context {
     /// let worker = std::thread::spawn(move || ctx.wait());
     /// canceller.cancel_with("enough");
     /// assert_eq!(worker.join().unwrap().cause().unwrap().to_string(), "enough");
+    /// ```
+    ///
+    /// Where nobody can finish the context any more, it blocks for ever. On a thread of `spawn_blocking` that also keeps the
+    /// runtime from ending, since dropping one waits for those. What a thread hangs on, [`explain`](Self::explain) says:
+    ///
+    /// ```
+    /// use context_merge::Context;
+    /// use std::time::Duration;
+    ///
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// drop(canceller); // which is not a cancel, and it was the last
+    /// assert!(ctx.wait_timeout(Duration::from_millis(1)).is_none());
+    /// assert_eq!(
+    ///     ctx.explain().to_string(),
+    ///     "live: nothing can finish it any more\n\
+    ///      └─ source: live, and nothing can cancel it any more\n"
+    /// );
     /// ```
     pub fn wait(&self) -> Error {
         loop {

@@ -39,7 +39,8 @@ impl Context {
     /// It takes no lock and waits for nobody, and may be called at any time, also in the middle of a cancel: then what it
     /// shows is what a look would have seen at some point of the call. Of more than eight sources the older ones stand
     /// behind a *gather*, of which those past the sixteenth are only counted, but for the first to finish. Where a source's last
-    /// [`Canceller`](crate::Canceller) is gone it says so: nothing can cancel it any more.
+    /// [`Canceller`](crate::Canceller) is gone it says so: nothing can cancel it any more. Where that is so of all sources,
+    /// and there is no deadline, the first line says that nothing can finish the context: who waits for it waits for ever.
     ///
     /// ```
     /// use context_merge::{Context, merge};
@@ -69,7 +70,10 @@ impl Context {
         }
         let summary = match (finished, &self.node) {
             (Some((_, err)), _) => with_cause(err.to_string(), &err),
-            (None, Some(_)) => "live".into(),
+            (None, Some(node)) if node.deadline().is_some() || node.sources().any(|(source, _)| source.can_fire()) => {
+                "live".into()
+            }
+            (None, Some(_)) => "live: nothing can finish it any more".into(),
             (None, None) => "live: never finished".into(),
         };
         Explanation { summary, parts }

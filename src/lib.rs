@@ -50,6 +50,7 @@
 // The pages of docs.rs say which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod alarm;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod canceller;

@@ -4,17 +4,18 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::{self, Wake, Waker};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::alarm::Bell;
 use crate::context::Context;
 use crate::done::Waiting;
 use crate::error::Error;
 use crate::node::Node;
 use crate::registration::Registration;
-use crate::release::Panics;
+use crate::release::{Panics, unheard};
 use crate::sync::{Mutex, unpoisoned};
 
 /// A registered callback; made by [`Context::on_done`]. Dropping it is [`stop`](Self::stop).
@@ -30,7 +31,7 @@ impl OnDone {
         self.callback.take().is_some_and(|callback| callback.stop())
     }
 
-    /// Leaves the callback registered for as long as one of the sources lives.
+    /// Leaves the callback registered for as long as one of the sources lives, and until the deadline, if there is one.
     pub fn detach(mut self) {
         self.callback = None;
     }
@@ -61,6 +62,8 @@ struct Callback<F> {
     work: Mutex<Option<(F, Context)>>,
     /// What has to be undone then. It is put here after the registration; who puts it looks at `work` once more.
     registered: Mutex<Option<Registered>>,
+    /// The alarm on the timer thread, where there is no task for it; put here in the same way.
+    bell: Mutex<Option<Bell>>,
 }
 
 struct Registered {
@@ -88,6 +91,8 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
     fn withdraw(&self) {
         let registered = unpoisoned(self.registered.lock()).take();
         drop(registered);
+        let bell = unpoisoned(self.bell.lock()).take();
+        drop(bell);
     }
 
     fn run(&self, err: &Error) {
@@ -100,16 +105,50 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
         }
     }
 
-    /// The error to run with, while there is something to run.
-    fn err(&self) -> Option<Error> {
-        let ctx = unpoisoned(self.work.lock()).as_ref().map(|(_, ctx)| ctx.clone())?;
-        ctx.err_when_told()
+    /// While there is something to run.
+    fn ctx(&self) -> Option<Context> {
+        unpoisoned(self.work.lock()).as_ref().map(|(_, ctx)| ctx.clone())
+    }
+
+    /// Has the timer thread ring at the deadline; soon, if that has passed.
+    fn hang_bell(self: &Arc<Self>) {
+        let Some(at) = self.ctx().and_then(|ctx| ctx.deadline()) else { return };
+        let waker = Waker::from(Arc::new(AtDeadline(Arc::clone(self))));
+        let bell = loop {
+            let mut bell = Bell::new(at);
+            if bell.poll(&mut task::Context::from_waker(&waker)).is_pending() {
+                break bell;
+            }
+        };
+        let before = unpoisoned(self.bell.lock()).replace(bell);
+        drop(before);
+        if !self.is_pending() {
+            self.withdraw();
+        }
+    }
+}
+
+/// Wakes the callback on the timer thread.
+struct AtDeadline<F>(Arc<Callback<F>>);
+
+impl<F: FnOnce(&Error) + Send + 'static> Wake for AtDeadline<F> {
+    fn wake(self: Arc<Self>) {
+        let Some(ctx) = self.0.ctx() else { return };
+        let mut seen = None;
+        unheard(|| seen = ctx.err_when_told());
+        match seen {
+            Some(err) if ctx.is_finished_by_alarm() => self.0.run(&err),
+            // As in `run_at_alarm`.
+            Some(_) => {}
+            // Further off than a timer can reach, or read off another clock.
+            None => self.0.hang_bell(),
+        }
     }
 }
 
 impl<F: FnOnce(&Error) + Send + 'static> Wake for Callback<F> {
     fn wake(self: Arc<Self>) {
-        if let Some(err) = self.err() {
+        if let Some(err) = self.ctx().and_then(|ctx| ctx.err_when_told()) {
             self.run(&err);
         }
     }
@@ -127,8 +166,13 @@ impl<F: FnOnce(&Error) + Send + 'static> Stop for Callback<F> {
 
 impl Context {
     /// Runs `f` once, when the context finishes: at once and on this thread if it is finished already; otherwise on
-    /// the thread that cancels, after every context over the source has become done, or on the runtime when a
+    /// the thread that cancels, after every context over the source has become done, or on this runtime when a
     /// deadline or a foreign signal finishes it. It should be short: it keeps the canceller from going on.
+    ///
+    /// Outside any runtime, and where the runtime has ended before the deadline, it runs at the deadline on a thread that is
+    /// there for that, and serves all such callbacks of the process, by the real clock. A foreign signal is not heard any more
+    /// when the runtime has ended, but still seen by a cancel, and at the deadline. A runtime that lives, but is driven by
+    /// nobody, runs nothing: then any cancel does, also one after the deadline.
     ///
     /// Until it has run it counts as somebody who can see the context.
     ///
@@ -145,32 +189,36 @@ impl Context {
     /// ```
     ///
     /// # Panics
-    /// On a live context with a deadline or a foreign signal, outside a tokio runtime with time enabled. A panic of
-    /// `f` comes out of the call that finished the context, after all others have been woken.
+    /// On a live context with a foreign signal, outside a tokio runtime; on one with a deadline, in a runtime without time
+    /// enabled. A panic of `f` comes out of the call that finished the context, after all others have been woken; in a task or
+    /// on the timer thread it is left to the panic hook.
     pub fn on_done<F: FnOnce(&Error) + Send + 'static>(&self, f: F) -> OnDone {
         if let Some(err) = self.err_when_told() {
             f(&err);
             return OnDone { callback: None };
         }
         let Some(node) = &self.node else { return OnDone { callback: Some(Arc::new(Never(Mutex::new(Some(f))))) } };
+        let (signals, deadline) = (node.sources().any(|(source, _)| source.is_signal()), node.deadline().is_some());
+        let runtime = Handle::try_current().ok().filter(|_| signals || deadline);
+        assert!(runtime.is_some() || !signals, "on_done of a context with a foreign signal needs a tokio runtime");
         // Before anything is registered, so that a panic leaves nothing behind.
-        let alarms = needs_runtime(node).then(|| {
-            let runtime = Handle::try_current().expect(
-                "on_done of a context with a deadline or a foreign signal needs a tokio runtime with time enabled",
-            );
-            (runtime, Waiting::for_alarms(self.clone()))
-        });
-        let callback = Arc::new(Callback { work: Mutex::new(Some((f, self.clone()))), registered: Mutex::new(None) });
+        let alarms = runtime.map(|runtime| (runtime, Waiting::for_alarms(self.clone())));
+        let needs_bell = deadline && alarms.is_none();
+        let work = Mutex::new(Some((f, self.clone())));
+        let callback = Arc::new(Callback { work, registered: Mutex::new(None), bell: Mutex::new(None) });
         let mut registration = Registration::new(self.clone());
         registration.register(&Waker::from(Arc::clone(&callback)));
         let task = alarms.map(|(runtime, alarms)| {
             let callback = Arc::clone(&callback);
-            runtime.spawn(run_at_alarm(alarms, callback)).abort_handle()
+            runtime.spawn(run_at_alarm(alarms, ByTask { callback, rung: false })).abort_handle()
         });
         let registered = Registered { _registration: registration, task };
         *unpoisoned(callback.registered.lock()) = Some(registered);
         // Made before a look that may panic with a foreign signal, which then leaves nothing behind.
         let on_done = OnDone { callback: Some(Arc::clone(&callback) as _) };
+        if needs_bell {
+            callback.hang_bell();
+        }
         // Registered first, looked then: whoever finished it in between may have come too early to find us.
         if let Some(err) = self.err_when_told() {
             callback.run(&err);
@@ -179,6 +227,10 @@ impl Context {
             callback.withdraw();
         }
         on_done
+    }
+
+    fn is_finished_by_alarm(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::finished_by_alarm)
     }
 
     /// The error, once every context past eight sources that the same event finishes is done too.
@@ -204,19 +256,31 @@ impl<F: Send> Stop for Never<F> {
     }
 }
 
-fn needs_runtime(node: &Node) -> bool {
-    node.deadline().is_some() || node.sources().any(|(source, _)| source.is_signal())
+/// A callback for whose alarm a task waits.
+struct ByTask<F: FnOnce(&Error) + Send + 'static> {
+    callback: Arc<Callback<F>>,
+    rung: bool,
+}
+
+/// The task is gone without having rung: stopped, or its runtime has ended.
+impl<F: FnOnce(&Error) + Send + 'static> Drop for ByTask<F> {
+    fn drop(&mut self) {
+        if !self.rung && self.callback.is_pending() {
+            unheard(|| self.callback.hang_bell());
+        }
+    }
 }
 
 /// What a deadline or a signal needs: somebody who waits. Where a source was first after all, its canceller is on its
 /// way to run the callback on its own thread.
-async fn run_at_alarm<F: FnOnce(&Error) + Send + 'static>(alarms: Waiting<Context>, callback: Arc<Callback<F>>) {
+async fn run_at_alarm<F: FnOnce(&Error) + Send + 'static>(alarms: Waiting<Context>, mut by_task: ByTask<F>) {
     let ctx = alarms.ctx().clone();
     let mut alarms = pin!(alarms);
     let err = poll_fn(|cx| alarms.as_mut().poll(cx)).await;
-    let by_alarm = ctx.node.as_ref().is_some_and(Node::finished_by_alarm);
+    by_task.rung = true;
+    let by_alarm = ctx.is_finished_by_alarm();
     drop(ctx);
     if by_alarm {
-        callback.run(&err);
+        by_task.callback.run(&err);
     }
 }

@@ -42,6 +42,14 @@ pub(crate) fn let_go<T>(foreign: T) {
     panics.resume();
 }
 
+/// Runs foreign code on a thread that must go on: of its panic nobody hears but the hook.
+pub(crate) fn unheard(f: impl FnOnce()) {
+    let panic = catch_unwind(AssertUnwindSafe(f)).err();
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+}
+
 /// Drops one thing after the other, as it is asked for more.
 type Held = Box<dyn Iterator<Item = ()>>;
 

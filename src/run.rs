@@ -116,8 +116,8 @@ impl Context {
     /// As that of `work`.
     ///
     /// # Panics
-    /// When it has to wait for a deadline outside a tokio runtime with time enabled, and when polled again after it
-    /// was ready.
+    /// When it has to wait for a deadline for the first time, and that outside a tokio runtime with time enabled; and when
+    /// polled again after it was ready. A runtime that ends is none: see [`done`](Self::done).
     pub fn run<F: Future>(&self, work: F) -> Run<'_, F> {
         Run(Bounded::new(self, work))
     }

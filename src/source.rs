@@ -196,10 +196,17 @@ impl Node {
         }
     }
 
-    /// Whether there is somebody who could still make it happen.
+    /// Whether there is somebody who could still make it happen, or one of those that it stands for.
     pub(crate) fn can_fire(&self) -> bool {
-        // Relaxed: for people to read.
-        !matches!(self.role(), Role::Source { cancellers, .. } if cancellers.load(Ordering::Relaxed) == 0)
+        let relayed = if self.is_relay() { self.entries() } else { &[] };
+        let stands_for = relayed.iter().map(|entry| &entry.node).chain([self]).flat_map(leaves);
+        stands_for.into_iter().any(|leaf| match leaf.role() {
+            // Relaxed: for people to read.
+            Role::Source { cancellers, .. } => cancellers.load(Ordering::Relaxed) != 0,
+            Role::Until(until) => until.is_open(),
+            Role::Relay(_) | Role::Gather { .. } | Role::Plain => false,
+            Role::Signal { .. } | Role::Finished { .. } => true,
+        })
     }
 
     /// Puts `waker` in its list, or in the place of the one before; None where nothing can come any more, or has come

@@ -64,7 +64,7 @@ impl From<&CancellationToken> for Context {
 /// at once.
 ///
 /// The token and its children are cancelled before [`cancel`](crate::Canceller::cancel) returns; by a deadline or a
-/// foreign signal on the runtime. Cancelling the token does not reach the context.
+/// foreign signal on the runtime, or where [`Context::on_done`] says that it runs then. Cancelling the token does not reach the context.
 ///
 /// ```
 /// use context_merge::{Context, tokio_util::token};
@@ -77,8 +77,8 @@ impl From<&CancellationToken> for Context {
 /// ```
 ///
 /// # Panics
-/// As [`Context::on_done`]: on a live context with a deadline or a foreign signal, outside a tokio runtime with time
-/// enabled.
+/// As [`Context::on_done`]: on a live context with a foreign signal, outside a tokio runtime; on one with a deadline, in a
+/// runtime without time enabled.
 pub fn token(ctx: &Context) -> (CancellationToken, OnDone) {
     let token = CancellationToken::new();
     let cancelled = token.clone();

@@ -43,8 +43,8 @@ use crate::{Context, OnDone};
 /// ```
 ///
 /// # Panics
-/// As [`Context::on_done`]: on a live context with a deadline or a foreign signal, outside a tokio runtime with time
-/// enabled.
+/// As [`Context::on_done`]: on a live context with a foreign signal, outside a tokio runtime; on one with a deadline, in a
+/// runtime without time enabled.
 pub fn event_on_done(ctx: &Context) -> OnDone {
     let (span, since) = (Span::current(), Instant::now());
     ctx.on_done(move |err| {

@@ -66,6 +66,29 @@ fn relays_are_looked_through_and_what_cannot_be_cancelled_is_told() {
     assert_eq!(ctx.explain().to_string(), cancelled);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_nothing_can_finish_is_told() {
+    const NOTHING: &str = "live: nothing can finish it any more\n";
+    let abandoned = || Context::background().with_cancel().0;
+    let first_line = |ctx: &Context| ctx.explain().to_string().split_inclusive('\n').next().unwrap().to_owned();
+    let crowd: Vec<_> = (0..20).map(|_| Context::background().with_cancel()).collect();
+    let many = any_of(crowd.iter().map(|(ctx, _)| ctx));
+    assert_eq!([first_line(&many), first_line(&many.relay())], ["live\n", "live\n"]);
+    drop(crowd);
+    for ctx in [&abandoned(), &merge(abandoned(), abandoned()), &abandoned().relay(), &many, &many.relay()] {
+        assert_eq!(first_line(ctx), NOTHING);
+        let (child, canceller) = ctx.with_cancel();
+        assert_eq!(first_line(&child), "live\n");
+        drop(canceller);
+        assert_eq!(first_line(&child), NOTHING);
+        assert_eq!(first_line(&ctx.with_timeout(Duration::from_secs(1))), "live\n");
+    }
+    let until = Context::until(async { panic!("an event that never comes") });
+    assert_eq!(first_line(&until), "live\n");
+    tokio::task::yield_now().await;
+    assert_eq!(until.explain().to_string(), format!("{NOTHING}└─ until: live, and nothing can cancel it any more\n"));
+}
+
 #[test]
 fn of_many_sources_the_first_is_told_and_the_rest_counted() {
     let many: Vec<_> = (0..100).map(|at| (at, Context::background().with_cancel())).collect();

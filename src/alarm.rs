@@ -1,0 +1,205 @@
+//! The alarm of a deadline, on a timer that rings: that of the runtime that polls, or where there is none, or it has
+//! ended, that of a thread.
+
+use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+// Not those of `sync`: no model has the timer thread.
+use std::sync::{Arc, Mutex};
+use std::task::{self, Poll, Wake, Waker, ready};
+use std::time::Duration;
+
+use futures_timer::Delay;
+use pin_project::pin_project;
+use tokio::runtime::{self, Handle};
+use tokio::task::try_id;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::release::unheard;
+use crate::sync::{now, unpoisoned};
+
+/// It is armed by the first poll, and follows the task to the runtime that polls now.
+#[pin_project(project = Armed)]
+pub(crate) enum Alarm {
+    Off,
+    /// On the timer of a runtime, which may have ended since, or be driven by nobody.
+    Runtime {
+        #[pin]
+        sleep: Sleep,
+        runtime: runtime::Id,
+        task: Option<tokio::task::Id>,
+    },
+    /// On the timer thread, because the runtime that polled has ended or has no timer; None is for no runtime.
+    Thread {
+        bell: Bell,
+        without: Option<runtime::Id>,
+    },
+}
+
+impl Alarm {
+    /// Ready when it has rung, perhaps too early: the caller looks, and sets it again.
+    pub(crate) fn poll(mut self: Pin<&mut Self>, at: Instant, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.as_mut().follow(at);
+        match self.project() {
+            Armed::Off => Poll::Ready(()),
+            Armed::Thread { bell, .. } => bell.poll(cx),
+            Armed::Runtime { sleep, .. } => poll_sleep(sleep, cx),
+        }
+    }
+
+    /// For what was further off than a timer can reach, was read off another clock, or stood on a runtime that has ended.
+    pub(crate) fn reset(mut self: Pin<&mut Self>, at: Instant) {
+        if let Armed::Thread { bell, .. } = self.as_mut().project() {
+            bell.reset(at);
+        } else if !self.as_mut().rings(at) {
+            self.arm(at);
+        }
+    }
+
+    /// Arms it where the poll is. What a task polls stays on the task's runtime, so that this is asked no further: to
+    /// ask which runtime it is counts a reference that all its cores share.
+    fn follow(mut self: Pin<&mut Self>, at: Instant) {
+        let (known, by_runtime) = match *self {
+            Self::Off => return self.arm(at),
+            Self::Runtime { task: Some(task), .. } if try_id() == Some(task) => return,
+            Self::Runtime { runtime, .. } => (Some(runtime), true),
+            Self::Thread { without, .. } => (without, false),
+        };
+        let here = Handle::try_current().ok().map(|runtime| runtime.id());
+        if here != known && (here.is_some() || by_runtime) {
+            self.arm(at);
+        } else if let Armed::Runtime { task, .. } = self.as_mut().project() {
+            *task = try_id();
+        }
+    }
+
+    fn arm(mut self: Pin<&mut Self>, at: Instant) {
+        let begun = !matches!(*self, Self::Off);
+        let here = Handle::try_current().ok().map(|runtime| runtime.id());
+        assert!(
+            begun || here.is_some(),
+            "waiting on a context with a deadline needs a tokio runtime with time enabled (or Context::wait on a thread)"
+        );
+        if let Some(runtime) = here {
+            // A wait that has begun goes on where there is no timer; one that begins there is told so by tokio's panic.
+            let made = if begun { catch_unwind(sleep_now).ok() } else { Some(sleep_now()) };
+            if let Some(sleep) = made {
+                self.set(Self::Runtime { sleep, runtime, task: try_id() });
+                if self.as_mut().rings(at) {
+                    return;
+                }
+            }
+        }
+        self.set(Self::Thread { bell: Bell::new(at), without: here });
+    }
+
+    fn rings(self: Pin<&mut Self>, at: Instant) -> bool {
+        match self.project() {
+            Armed::Runtime { sleep, .. } => rings(sleep, at),
+            _ => false,
+        }
+    }
+}
+
+fn sleep_now() -> Sleep {
+    sleep_until(now())
+}
+
+/// Panics where the current runtime, if there is one, has no timer.
+pub(crate) fn check_timer() {
+    drop(sleep_now());
+}
+
+/// Sets it, and gives whether it will ring: on the timer of a runtime that has ended, whatever is set rings at once.
+fn rings(mut sleep: Pin<&mut Sleep>, at: Instant) -> bool {
+    let at = to_come(at);
+    sleep.as_mut().reset(now() + within_reach(at));
+    !sleep.is_elapsed()
+}
+
+fn poll_sleep(mut sleep: Pin<&mut Sleep>, cx: &mut task::Context<'_>) -> Poll<()> {
+    // Asked before it is polled: the end of a runtime rings what is set there, and a poll after that panics.
+    if sleep.is_elapsed() {
+        return Poll::Ready(());
+    }
+    // The runtime may end in between.
+    let polled = catch_unwind(AssertUnwindSafe(|| sleep.as_mut().poll(cx)));
+    polled.unwrap_or_else(|panic| if rings(sleep, now()) { resume_unwind(panic) } else { Poll::Ready(()) })
+}
+
+/// What a timer can still ring at.
+fn to_come(at: Instant) -> Instant {
+    at.max(now() + Duration::from_millis(1))
+}
+
+/// How long until `at`, as far as a timer takes it without an overflow. It rings early for what is beyond, and is set again.
+fn within_reach(at: Instant) -> Duration {
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    at.saturating_duration_since(now()).min(A_YEAR)
+}
+
+/// [`tokio::time::sleep`] that outlives the runtime that polled it first.
+pub(crate) async fn sleep(for_: Duration) {
+    // Where the time is over at once, the alarm asks no timer, and so takes no part of a task's budget.
+    tokio::task::consume_budget().await;
+    let Some(at) = now().checked_add(for_) else { return pending().await };
+    let mut alarm = pin!(Alarm::Off);
+    poll_fn(|cx| {
+        loop {
+            ready!(alarm.as_mut().poll(at, cx));
+            if now() >= at {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(at);
+        }
+    })
+    .await;
+}
+
+/// A place on the timer thread, where it wakes by the real clock.
+pub(crate) struct Bell {
+    delay: Delay,
+    rope: Arc<Rope>,
+}
+
+/// The waker of a bell, which goes when the bell does; the timer thread may come to its own part later.
+#[derive(Default)]
+struct Rope(Mutex<Option<Waker>>);
+
+impl Bell {
+    pub(crate) fn new(at: Instant) -> Self {
+        Self { delay: Delay::new(within_reach(to_come(at))), rope: Arc::default() }
+    }
+
+    fn reset(&mut self, at: Instant) {
+        self.delay.reset(within_reach(to_come(at)));
+    }
+
+    /// Ready when it has rung, perhaps too early.
+    pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.rope.tie(Some(cx.waker().clone()));
+        let rope = Waker::from(Arc::clone(&self.rope));
+        Pin::new(&mut self.delay).poll(&mut task::Context::from_waker(&rope))
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.rope.tie(None);
+    }
+}
+
+impl Rope {
+    fn tie(&self, waker: Option<Waker>) {
+        let before = std::mem::replace(&mut *unpoisoned(self.0.lock()), waker);
+        drop(before);
+    }
+}
+
+/// The timer thread serves everybody, and ends with a panic: this one the hook has reported.
+impl Wake for Rope {
+    fn wake(self: Arc<Self>) {
+        let waker = unpoisoned(self.0.lock()).take();
+        unheard(|| waker.into_iter().for_each(Waker::wake));
+    }
+}
