@@ -38,6 +38,7 @@
 mod body;
 mod client;
 mod exchange;
+mod read_ahead;
 mod server;
 
 use bytes::Bytes;
@@ -51,6 +52,7 @@ use crate::http::{grpc_status, reason, status};
 pub use body::ContextBody;
 pub use client::{CallFuture, Propagate, PropagateLayer};
 pub use exchange::Ended;
+pub use read_ahead::{ReadAhead, ReadAheadBody, ReadAheadFuture, ReadAheadLayer, ReadAheadResponseBody};
 pub use server::{ContextLayer, ContextService, ResponseFuture};
 
 /// What services of `tower` fail with.

@@ -8,7 +8,9 @@ use std::mem;
 /// [`ContextLayer`](super::ContextLayer) ends the context of each request.
 ///
 /// A client that goes away while the handler reads the body of its request shows as an error of that body; the exchange then
-/// ends as what the handler makes of that.
+/// ends as what the handler makes of that, [`Complete`](Ended::Complete) where it answers. A
+/// [`ReadAheadLayer`](super::ReadAheadLayer) tells it as [`InRequest`](Ended::InRequest). When a client that has gone is
+/// seen, [`ContextLayer`](super::ContextLayer#when-the-client-is-seen-to-go) says.
 ///
 /// ```
 /// use context_merge::tower::Ended;
@@ -16,7 +18,7 @@ use std::mem;
 ///
 /// fn hung_up(err: &Error) -> bool {
 ///     let ended = err.cause().and_then(|cause| cause.downcast_ref());
-///     matches!(ended, Some(Ended::BeforeResponse | Ended::InBody))
+///     matches!(ended, Some(Ended::InRequest | Ended::BeforeResponse | Ended::InBody))
 /// }
 /// # let (ctx, canceller) = Context::background().with_cancel();
 /// # canceller.cancel_with(Ended::InBody);
@@ -25,6 +27,9 @@ use std::mem;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ended {
+    /// The body of the request has failed: the client has gone away while it sent it, or has sent what cannot be read. Told
+    /// by a [`ReadAheadLayer`](super::ReadAheadLayer) alone.
+    InRequest,
     /// The handler was dropped before it had a response: the client has gone away, or the connection was closed.
     BeforeResponse,
     /// The body of the response was dropped before its end, for the same reasons.
@@ -40,6 +45,7 @@ pub enum Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Ended::InRequest => "gone in the middle of the request",
             Ended::BeforeResponse => "gone before the response",
             Ended::InBody => "gone in the middle of the response",
             Ended::Failed => "failed",

@@ -40,6 +40,23 @@ use crate::{Context, FutureExt, WithContext, merge};
 ///
 /// Each worker thread merges with a [relay](Context::relay) of its own.
 ///
+/// # When the client is seen to go
+/// A server knows that a client has gone when it reads the end of the connection or of the stream. hyper, and so axum and
+/// tonic, reads on beyond a request while the handler runs and while the response is sent. On HTTP/2 it always does. On
+/// HTTP/1.1 it does *not*, and the context does not finish until the response is written, while
+///
+/// - the body of the request is not read to its end. A body that the handler neither reads nor drops is seen through only
+///   where its length was sent and all of it came in one piece with the head, up to about 8 KiB; one that is chunked never is;
+/// - a body was dropped with more of it to come, as by a handler of axum that takes no body: hyper then closes that side;
+/// - the body has failed, because the client went away while it sent it: that is an error in the reader's hand alone;
+/// - a pipelined request, or any other bytes behind this one, has arrived;
+/// - `half_close` is switched on in hyper, which is not so by default.
+///
+/// Ways out: read the body to its end before slow work (`Json`, `Bytes` and the like do); HTTP/2; or a
+/// [`ReadAheadLayer`](super::ReadAheadLayer), which helps with the first three where the body is not too large. A deadline,
+/// as by [`limit`](Self::limit), ends the rest. See hyper [#1716](https://github.com/hyperium/hyper/issues/1716),
+/// [#1723](https://github.com/hyperium/hyper/pull/1723) and [#1981](https://github.com/hyperium/hyper/pull/1981).
+///
 /// ```
 /// use axum::{Extension, Router, routing::get};
 /// use context_merge::{Context, tower::ContextLayer};
