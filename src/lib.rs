@@ -43,6 +43,7 @@
 //! - `tower`: a context for each request of a server, and calls of a client that end with one (`context_merge::tower`).
 //! - `axum`: `Context` as an extractor, `Error` as a response (`context_merge::axum`).
 //! - `tonic`: `Error` as a `Status`, the context of a request, streams that end with it (`context_merge::tonic`).
+//! - `shutdown`: stages of a shutdown, from a signal to the end of all that was started (`context_merge::shutdown`).
 //! - `tokio-util`: a `CancellationToken` as a context, and a context as a token (`context_merge::tokio_util`).
 //! - `tracing`: an event when a context finishes (`context_merge::tracing`).
 
@@ -59,6 +60,7 @@ mod done;
 mod error;
 mod explain;
 mod fate;
+mod finished;
 #[cfg(feature = "http")]
 pub mod http;
 mod merge;
@@ -68,6 +70,8 @@ mod registration;
 mod relay;
 mod release;
 mod run;
+#[cfg(feature = "shutdown")]
+pub mod shutdown;
 mod signal;
 mod source;
 mod sync;
@@ -87,6 +91,7 @@ pub use context::Context;
 pub use done::{Done, DoneOwned};
 pub use error::{Error, ErrorKind};
 pub use explain::Explanation;
+pub use finished::Finished;
 pub use merge::{any_of, merge};
 pub use on_done::OnDone;
 pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};

@@ -8,8 +8,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
 use context_merge::{
-    Canceller, Context, Done, DoneOwned, DropGuard, Error, ErrorKind, Explanation, OnDone, Run, StreamWithContext,
-    WithContext,
+    Canceller, Context, Done, DoneOwned, DropGuard, Error, ErrorKind, Explanation, Finished, OnDone, Run,
+    StreamWithContext, WithContext,
 };
 
 /// Unpin alone.
@@ -72,6 +72,7 @@ fn of_what_waits() {
     table! {
         Done<'_>: Send;
         DoneOwned: Send;
+        Finished: Send;
         Run<'_, Ready<u8>>: Send;
         Run<'_, Local>: ;
         WithContext<Ready<u8>>: Send;
@@ -79,7 +80,7 @@ fn of_what_waits() {
         StreamWithContext<Ready<u8>>: Send;
         StreamWithContext<Local>: ;
     }
-    is_static::<(DoneOwned, WithContext<Local>, StreamWithContext<Local>)>();
+    is_static::<(DoneOwned, Finished, WithContext<Local>, StreamWithContext<Local>)>();
 }
 
 /// What `async fn`s of ours hold across an await.
@@ -101,6 +102,17 @@ fn of_headers() {
         InvalidTimeout: Send Sync Unpin UnwindSafe RefUnwindSafe;
     }
     is_static::<(TimeoutHeader, InvalidTimeout)>();
+}
+
+#[cfg(feature = "shutdown")]
+#[test]
+fn of_a_shutdown() {
+    use context_merge::shutdown::{Shutdown, Unfinished};
+    table! {
+        Shutdown: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        Unfinished: Send Sync Unpin UnwindSafe RefUnwindSafe;
+    }
+    is_static::<(Shutdown, Unfinished)>();
 }
 
 #[cfg(feature = "axum")]
