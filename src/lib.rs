@@ -61,6 +61,7 @@ mod error;
 mod explain;
 mod fate;
 mod finished;
+mod group;
 #[cfg(feature = "http")]
 pub mod http;
 mod merge;
@@ -92,6 +93,7 @@ pub use done::{Done, DoneOwned};
 pub use error::{Error, ErrorKind};
 pub use explain::Explanation;
 pub use finished::Finished;
+pub use group::Group;
 pub use merge::{any_of, merge};
 pub use on_done::OnDone;
 pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};

@@ -8,7 +8,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
 use context_merge::{
-    Canceller, Context, Done, DoneOwned, DropGuard, Error, ErrorKind, Explanation, Finished, OnDone, Run,
+    Canceller, Context, Done, DoneOwned, DropGuard, Error, ErrorKind, Explanation, Finished, Group, OnDone, Run,
     StreamWithContext, WithContext,
 };
 
@@ -63,7 +63,8 @@ fn of_contexts_and_what_they_tell() {
         Explanation: Send Sync Unpin UnwindSafe RefUnwindSafe;
         OnDone: Send Sync Unpin;
     }
-    is_static::<(Context, Canceller, DropGuard, Error, ErrorKind, Explanation, OnDone)>();
+    table! { Group<Cell<u8>>: Send Sync Unpin UnwindSafe RefUnwindSafe; Group<Rc<u8>>: Unpin UnwindSafe RefUnwindSafe; }
+    is_static::<(Context, Canceller, DropGuard, Error, ErrorKind, Explanation, Group<Rc<u8>>, OnDone)>();
 }
 
 /// They hold the futures of foreign signals, which are no more than `Send`.
