@@ -34,8 +34,8 @@
 //! A merge spawns no task, arms no timer and registers nowhere; a cancel is one store, which every context over that
 //! source sees at the same instant. `DESIGN.md` in the repository gives the arguments.
 //!
-//! For axum, tonic, reqwest, databases, queues and blocking code see the recipes (`RECIPES.md`, and the module `recipes` of
-//! this page when it is built with all features).
+//! For axum, tonic, reqwest, databases, queues, groups of tasks, retries and blocking code see the recipes (`RECIPES.md`,
+//! and the module `recipes` of this page when it is built with all features).
 //!
 //! # Features
 //! The default build has none of these.
@@ -100,7 +100,7 @@ pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};
 pub use signal::Signal;
 
 /// How contexts meet what a service is made of.
-#[cfg(all(doc, feature = "axum", feature = "tonic"))]
+#[cfg(all(doc, feature = "axum", feature = "shutdown", feature = "tonic"))]
 #[doc = include_str!("../RECIPES.md")]
 pub mod recipes {}
 
