@@ -38,11 +38,9 @@ async fn the_first_failure_cancels_the_rest_is_the_cause_and_all_have_ended() {
     for _ in 0..3 {
         group.spawn(|ctx| until_told(ctx, Arc::clone(&ended)));
     }
-    group.spawn(async |ctx| {
-        ctx.sleep(SECOND)
-            .await
-            .map_err(Into::into)
-            .and(Err::<u8, Box<dyn std::error::Error + Send + Sync>>("first".into()))
+    group.spawn(async |_| {
+        sleep(SECOND).await;
+        Err("first")
     });
     group.spawn(async |_| {
         sleep(SECOND * 2).await;
@@ -81,7 +79,10 @@ async fn a_parent_that_was_first_is_the_error() {
 async fn a_finish_that_nobody_minded_is_no_failure() {
     let (ctx, canceller) = Context::background().with_cancel();
     let mut group = Group::new(&ctx);
-    group.spawn(async |_| Ok::<_, Error>(sleep(SECOND).await));
+    group.spawn(async |_| {
+        sleep(SECOND).await;
+        Ok::<_, Error>(())
+    });
     canceller.cancel();
     assert_eq!(group.join().await.unwrap(), [()]);
 }
