@@ -34,8 +34,8 @@
 //! A merge spawns no task, arms no timer and registers nowhere; a cancel is one store, which every context over that
 //! source sees at the same instant. `DESIGN.md` in the repository gives the arguments.
 //!
-//! For axum, tonic, reqwest, databases, queues and blocking code see the recipes (`RECIPES.md`, and the module `recipes` of
-//! this page when it is built with all features).
+//! For axum, tonic, reqwest, databases, queues, groups of tasks, retries and blocking code see the recipes (`RECIPES.md`,
+//! and the module `recipes` of this page when it is built with all features).
 //!
 //! # Features
 //! The default build has none of these.
@@ -43,6 +43,7 @@
 //! - `tower`: a context for each request of a server, and calls of a client that end with one (`context_merge::tower`).
 //! - `axum`: `Context` as an extractor, `Error` as a response (`context_merge::axum`).
 //! - `tonic`: `Error` as a `Status`, the context of a request, streams that end with it (`context_merge::tonic`).
+//! - `shutdown`: stages of a shutdown, from a signal to the end of all that was started (`context_merge::shutdown`).
 //! - `tokio-util`: a `CancellationToken` as a context, and a context as a token (`context_merge::tokio_util`).
 //! - `tracing`: an event when a context finishes (`context_merge::tracing`).
 
@@ -60,6 +61,8 @@ mod done;
 mod error;
 mod explain;
 mod fate;
+mod finished;
+mod group;
 #[cfg(feature = "http")]
 pub mod http;
 mod merge;
@@ -69,6 +72,8 @@ mod registration;
 mod relay;
 mod release;
 mod run;
+#[cfg(feature = "shutdown")]
+pub mod shutdown;
 mod signal;
 mod source;
 mod sync;
@@ -89,6 +94,8 @@ pub use context::Context;
 pub use done::{Done, DoneOwned};
 pub use error::{Error, ErrorKind};
 pub use explain::Explanation;
+pub use finished::Finished;
+pub use group::Group;
 pub use merge::{any_of, merge};
 pub use on_done::OnDone;
 pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};
@@ -96,7 +103,7 @@ pub use signal::Signal;
 pub use take_until_done::TakeUntilDone;
 
 /// How contexts meet what a service is made of.
-#[cfg(all(doc, feature = "axum", feature = "tonic"))]
+#[cfg(all(doc, feature = "axum", feature = "shutdown", feature = "tonic"))]
 #[doc = include_str!("../RECIPES.md")]
 pub mod recipes {}
 

@@ -8,8 +8,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 
 use context_merge::{
-    Canceller, Context, Done, DoneOwned, DropGuard, Error, ErrorKind, Explanation, OnDone, Run, StreamWithContext,
-    WithContext,
+    Canceller, Context, Done, DoneOwned, DropGuard, Error, ErrorKind, Explanation, Finished, Group, OnDone, Run,
+    StreamWithContext, WithContext,
 };
 
 /// Unpin alone.
@@ -63,7 +63,8 @@ fn of_contexts_and_what_they_tell() {
         Explanation: Send Sync Unpin UnwindSafe RefUnwindSafe;
         OnDone: Send Sync Unpin;
     }
-    is_static::<(Context, Canceller, DropGuard, Error, ErrorKind, Explanation, OnDone)>();
+    table! { Group<Cell<u8>>: Send Sync Unpin UnwindSafe RefUnwindSafe; Group<Rc<u8>>: Unpin UnwindSafe RefUnwindSafe; }
+    is_static::<(Context, Canceller, DropGuard, Error, ErrorKind, Explanation, Group<Rc<u8>>, OnDone)>();
 }
 
 /// They hold the futures of foreign signals, which are no more than `Send`.
@@ -72,6 +73,7 @@ fn of_what_waits() {
     table! {
         Done<'_>: Send;
         DoneOwned: Send;
+        Finished: Send;
         Run<'_, Ready<u8>>: Send;
         Run<'_, Local>: ;
         WithContext<Ready<u8>>: Send;
@@ -79,7 +81,7 @@ fn of_what_waits() {
         StreamWithContext<Ready<u8>>: Send;
         StreamWithContext<Local>: ;
     }
-    is_static::<(DoneOwned, WithContext<Local>, StreamWithContext<Local>)>();
+    is_static::<(DoneOwned, Finished, WithContext<Local>, StreamWithContext<Local>)>();
 }
 
 /// What `async fn`s of ours hold across an await.
@@ -101,6 +103,17 @@ fn of_headers() {
         InvalidTimeout: Send Sync Unpin UnwindSafe RefUnwindSafe;
     }
     is_static::<(TimeoutHeader, InvalidTimeout)>();
+}
+
+#[cfg(feature = "shutdown")]
+#[test]
+fn of_a_shutdown() {
+    use context_merge::shutdown::{Shutdown, Unfinished};
+    table! {
+        Shutdown: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        Unfinished: Send Sync Unpin UnwindSafe RefUnwindSafe;
+    }
+    is_static::<(Shutdown, Unfinished)>();
 }
 
 #[cfg(feature = "axum")]

@@ -14,6 +14,23 @@ fn run(example: &str) -> String {
 }
 
 #[test]
+fn a_shutdown_loses_no_request() {
+    let shown = run("shutdown");
+    for case in [
+        "requests in flight end well or know why: of three, 200 while draining, 503 after the grace, and a last tick",
+        "a client that stalls holds nothing up: ended after ",
+        "a task finishes: after ",
+        "a task meets its limit: cancelled after ",
+        "shutdown lets a task finish in the grace: after ",
+        "shutdown cancels five tasks at once: after a grace of 500ms, ",
+        "a second signal skips the grace: of 60s, after ",
+        "a bad time is refused: 8 of 8",
+    ] {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("ok      {case}"))), "{case}\n{shown}");
+    }
+}
+
+#[test]
 fn three_processes_and_what_crosses_them() {
     let shown = run("chain");
     for case in [

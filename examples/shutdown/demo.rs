@@ -6,15 +6,16 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use context_merge::{Context, Error};
+use context_merge::Context;
+use context_merge::shutdown::{Shutdown, Unfinished};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::options::Options;
 use crate::tasks::{Outcome, chain};
-use crate::{client, server, signals};
+use crate::{client, server};
 
 const ALL_CASES: Duration = Duration::from_secs(9);
 const LONG: Duration = Duration::from_secs(60);
@@ -24,8 +25,9 @@ type Verdict = Result<String, Box<dyn StdError + Send + Sync>>;
 /// Whether every case happened.
 pub(crate) async fn run() -> bool {
     let demo = Context::background().with_timeout_cause(ALL_CASES, format!("all cases take {ALL_CASES:?} at most"));
-    let demo = demo.named("demo");
     let mut happened = true;
+    happened &= verdict(&demo, "requests in flight end well or know why", requests_end()).await;
+    happened &= verdict(&demo, "a client that stalls holds nothing up", stalls()).await;
     happened &= verdict(&demo, "a task finishes", finishes()).await;
     happened &= verdict(&demo, "a task meets its limit", meets_its_limit()).await;
     happened &= verdict(&demo, "shutdown lets a task finish in the grace", finishes_in_the_grace()).await;
@@ -42,6 +44,41 @@ async fn verdict(demo: &Context, name: &str, case: impl Future<Output = Verdict>
         Err(why) => println!("FAILED  {name}: {why}"),
     }
     verdict.is_ok()
+}
+
+async fn requests_end() -> Verdict {
+    let grace = Duration::from_millis(500);
+    let trial = Trial::start(grace, LONG).await?;
+    let get = |path| client::get(trial.address, path);
+    let signal = async {
+        sleep(Duration::from_millis(100)).await; // until all are under way
+        client::signal_myself("TERM").await
+    };
+    let (quick, slow, ticks, signal) = tokio::join!(get("/work?time=0.3"), get("/work?time=30"), get("/ticks"), signal);
+    signal?;
+    let ((quick, _), (slow, why), (ticks, lines)) = (quick?, slow?, ticks?);
+    expect(quick == 200, quick)?;
+    let reason = "context cancelled (shutdown): the grace of 500ms is over: SIGTERM\n";
+    expect((slow, why.as_str()) == (503, reason), (slow, &why))?;
+    // A body in chunks that is cut off has no last one, of length 0.
+    expect(
+        ticks == 200 && lines.contains("tick") && lines.contains("bye") && lines.ends_with("\r\n0\r\n\r\n"),
+        &lines,
+    )?;
+    expect(trial.ended().await?.is_empty(), "no tasks")?;
+    Ok(format!("of three, 200 while draining, {slow} after the grace, and a last tick"))
+}
+
+async fn stalls() -> Verdict {
+    let trial = Trial::start(Duration::from_millis(100), LONG).await?;
+    let mut stalled = TcpStream::connect(trial.address).await?;
+    stalled.write_all(b"GET / HTT").await?;
+    sleep(Duration::from_millis(50)).await; // until the server has read it
+    let signalled = Instant::now();
+    client::signal_myself("TERM").await?;
+    let unfinished = trial.server.await?.err();
+    expect(unfinished.is_some_and(|unfinished| unfinished.left() == 1), unfinished)?;
+    Ok(format!("ended after {:?}", signalled.elapsed()))
 }
 
 async fn finishes() -> Verdict {
@@ -86,7 +123,7 @@ async fn five_are_cancelled() -> Verdict {
     }
     let tasks = trial.end("INT").await?;
     expect(tasks.len() == 5, &tasks)?;
-    expect(tasks.iter().all(|task| is_shutdown_by(task, "grace") && task.after >= grace), &tasks)?;
+    expect(tasks.iter().all(|task| is_shutdown_by(task, "the grace of 500ms is over") && task.after >= grace), &tasks)?;
     let ends = || tasks.iter().map(|task| task.at);
     let spread = ends().max().zip(ends().min()).map_or(Duration::ZERO, |(last, first)| last - first);
     // One store cancels all; the rest is how long a busy machine takes to run five tasks.
@@ -100,7 +137,7 @@ async fn second_signal() -> Verdict {
     let signalled = Instant::now();
     client::signal_myself("TERM").await?;
     let tasks = trial.end("INT").await?;
-    expect(tasks.len() == 1 && is_shutdown_by(&tasks[0], "second signal"), &tasks)?;
+    expect(tasks.len() == 1 && is_shutdown_by(&tasks[0], "SIGINT"), &tasks)?;
     Ok(format!("of {LONG:?}, after {:?}", signalled.elapsed()))
 }
 
@@ -116,10 +153,9 @@ async fn bad_times() -> Verdict {
 }
 
 /// Whether the application's end took it, and what ended that.
-fn is_shutdown_by(task: &Outcome, origin: &str) -> bool {
+fn is_shutdown_by(task: &Outcome, why: &str) -> bool {
     let Err(err) = &task.result else { return false };
-    let cause = err.cause().and_then(|cause| cause.downcast_ref::<Error>());
-    err.is_cancelled() && err.origin() == Some("shutdown") && cause.is_some_and(|cause| cause.origin() == Some(origin))
+    err.origin() == Some("shutdown") && err.cause().is_some_and(|cause| cause.to_string() == why)
 }
 
 fn expect(held: bool, what: impl std::fmt::Debug) -> Result<(), String> {
@@ -129,7 +165,7 @@ fn expect(held: bool, what: impl std::fmt::Debug) -> Result<(), String> {
 /// A server on a port of its own.
 struct Trial {
     address: SocketAddr,
-    server: JoinHandle<()>,
+    server: JoinHandle<Result<(), Unfinished>>,
     outcomes: UnboundedReceiver<Outcome>,
 }
 
@@ -138,9 +174,9 @@ impl Trial {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         // Before the server is spawned, so that no signal of ours can find the default still in place.
-        let signals = signals::listen()?;
+        let shutdown = Shutdown::new(grace).on_signals()?;
         let (sender, outcomes) = mpsc::unbounded_channel();
-        let server = tokio::spawn(server::run(listener, signals, Options { grace, task_limit }, sender));
+        let server = tokio::spawn(server::run(listener, shutdown, task_limit, sender));
         Ok(Trial { address, server, outcomes })
     }
 
@@ -168,7 +204,7 @@ impl Trial {
 
     /// The outcomes left when the server has ended: one that is missing then was not waited for.
     async fn ended(mut self) -> io::Result<Vec<Outcome>> {
-        self.server.await?;
+        self.server.await?.map_err(io::Error::other)?;
         Ok(std::iter::from_fn(|| self.outcomes.try_recv().ok()).collect())
     }
 }

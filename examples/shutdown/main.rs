@@ -1,7 +1,9 @@
-//! A server whose requests, background tasks and shutdown share merged contexts.
+//! A server that is shut down without losing a request.
 //!
 //! `GET /?time=SECONDS` answers at once and leaves a task running, which outlives its request, has a limit of its own,
-//! and ends with the application. SIGINT or SIGTERM lets running tasks finish for a while, then cancels what is left.
+//! and ends with the application; `/work?time=SECONDS` answers when it is done; `/ticks` never is. At SIGINT or SIGTERM
+//! the server accepts no more, the ticks say goodbye, and what is running may go on for a while; what is left then is
+//! cancelled, and told why.
 //!
 //! Without arguments the example drives itself, with real requests and real signals, and prints what came of it:
 //!
@@ -14,12 +16,12 @@ mod client;
 mod demo;
 mod options;
 mod server;
-mod signals;
 mod tasks;
 
 use std::io;
 use std::process::ExitCode;
 
+use context_merge::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::info;
@@ -49,12 +51,11 @@ async fn by_hand(address: &str, options: Options) -> io::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|err| io::Error::new(err.kind(), format!("cannot listen on {address}: {err}")))?;
-    let signals = signals::listen()?;
+    let shutdown = Shutdown::new(options.grace).on_signals()?;
     info!(grace = ?options.grace, task_limit = ?options.task_limit, "LISTENING on http://{}", listener.local_addr()?);
     // Nobody asks for the outcomes here: the log says it all.
     let (outcomes, _) = mpsc::unbounded_channel();
-    server::run(listener, signals, options, outcomes).await;
-    Ok(())
+    server::run(listener, shutdown, options.task_limit, outcomes).await.map_err(io::Error::other)
 }
 
 /// Stdout is for the verdicts.

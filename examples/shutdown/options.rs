@@ -8,7 +8,7 @@ Usage: shutdown [--listen ADDR [--grace SECONDS] [--task-limit SECONDS]]
 
 Without arguments it drives itself and prints a verdict for each case.
 
-  --listen ADDR         serve GET /?time=SECONDS there until SIGINT or SIGTERM, e.g. 127.0.0.1:3000
+  --listen ADDR         serve /?time=SECONDS, /work?time=SECONDS and /ticks there until SIGINT or SIGTERM, e.g. 127.0.0.1:3000
   --grace SECONDS       how long running tasks may go on after the signal; a second one skips it [10]
   --task-limit SECONDS  how long any task may take [60]
   --help                this text

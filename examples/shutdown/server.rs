@@ -1,4 +1,4 @@
-//! The server: requests that start tasks, and the shutdown.
+//! The server: requests that start tasks, take a while or never end, and what they do at a shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,61 +6,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{StatusCode, Uri};
 use axum::routing::get;
+use context_merge::shutdown::{Shutdown, Unfinished};
 use context_merge::{Context, DropGuard, merge};
+use futures::stream;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::options::{Options, seconds};
-use crate::signals::Signals;
+use crate::options::seconds;
 use crate::tasks::{Outcome, Peer, RequestId, Tasks, Url, chain};
 
-/// How long a connection with half a request may hold up the shutdown. Idle ones are closed at once.
-const HALF_A_REQUEST: Duration = Duration::from_millis(500);
+/// How long after the grace what was cancelled may take to put things away.
+const SLACK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(50);
 
-/// Serves until a signal, and returns when every task has ended. Every outcome has been sent by then.
+/// Serves until a shutdown, and returns when all has ended, or is not worth waiting for. Every outcome has been sent by then.
 pub(crate) async fn run(
     listener: TcpListener,
-    Signals { first, second }: Signals,
-    Options { grace, task_limit }: Options,
+    shutdown: Shutdown,
+    limit: Duration,
     outcomes: UnboundedSender<Outcome>,
-) {
-    let (shutdown, stop) = Context::background().with_cancel();
-    let tasks = Tasks::new(shutdown.named("shutdown"), task_limit, outcomes);
-    let app = App { tasks: tasks.clone(), draining: first.clone(), last_id: Arc::default() };
-    let router = Router::new().route("/", get(start)).with_state(app);
-    let draining = first.done_owned();
-    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(async move { drop(draining.await) });
-    let server = tokio::spawn(server.into_future());
-
-    let signal = chain(&first.done().await);
-    info!(tasks = tasks.running(), ?grace, "DRAINING: {signal}");
-    let grace =
-        Context::background().with_timeout_cause(grace, format!("tasks had {grace:?} to finish")).named("grace");
-    let patience = merge(grace, second);
-    let closing = patience.with_timeout_cause(HALF_A_REQUEST, "a request is incomplete").named("closing connections");
-    if let Err(err) = closing.run(server).await {
-        warn!("NOT WAITING for connections: {}", chain(&err));
-    }
-    if let Err(err) = patience.run(tasks.ended()).await {
-        warn!(tasks = tasks.running(), "STOPPING: {}", chain(&err));
-        stop.cancel_with(err);
-        tasks.ended().await;
-    }
-    info!("STOPPED: every task has ended");
+) -> Result<(), Unfinished> {
+    let _draining = shutdown.draining().on_done(|err| info!("DRAINING: {}", chain(err)));
+    let _stopping = shutdown.stopping().on_done(|err| warn!("STOPPING: {}", chain(err)));
+    let tasks = Tasks { shutdown: shutdown.clone(), limit, outcomes };
+    let app = App { tasks, shutdown: shutdown.clone(), last_id: Arc::default() };
+    let router = Router::new().route("/", get(start)).route("/work", get(work)).route("/ticks", get(ticks));
+    let service = router.with_state(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(shutdown.draining().finished());
+    // Tracked as all the rest: it ends when its connections have.
+    shutdown.spawn(server.into_future());
+    let ended = shutdown.ended(SLACK).await;
+    ended.inspect(|()| info!("STOPPED: all has ended")).inspect_err(|left| warn!("STOPPED: {left}"))
 }
 
 #[derive(Clone)]
 struct App {
     tasks: Tasks,
-    /// Done from the first signal on.
-    draining: Context,
+    shutdown: Shutdown,
     last_id: Arc<AtomicU64>,
 }
 
@@ -71,40 +61,56 @@ struct Params {
 }
 
 type Answer = (StatusCode, String);
+type Time = Result<Query<Params>, QueryRejection>;
 
-async fn start(
-    State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    url: Uri,
-    params: Result<Query<Params>, QueryRejection>,
-) -> Answer {
+/// Starts a task that goes on after the answer.
+async fn start(State(app): State<App>, ConnectInfo(peer): ConnectInfo<SocketAddr>, url: Uri, time: Time) -> Answer {
     // Cancelled when this future ends, also where that is because the client has gone.
     let (request, _guard) = app.request(&url, peer);
-    let length = match length(params) {
-        Ok(length) => length,
-        Err(why) => return (StatusCode::BAD_REQUEST, format!("{why}.\n")),
-    };
-    // Taken before the look: the shutdown waits for it, so that it cannot slip in between the look and the start.
-    let _token = app.tasks.token();
-    if app.draining.is_done() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down.\n".to_owned());
+    match length(time) {
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}.\n")),
+        Ok(_) if app.shutdown.draining().is_done() => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned()),
+        Ok(length) => {
+            app.tasks.start(request, length);
+            (StatusCode::ACCEPTED, format!("A task of {length:?} has started.\n"))
+        }
     }
-    app.tasks.start(&request, length);
-    (StatusCode::ACCEPTED, format!("A task of {length:?} has started.\n"))
+}
+
+/// Answers when the work is done: also while draining, but not after the stop.
+async fn work(State(app): State<App>, ConnectInfo(peer): ConnectInfo<SocketAddr>, url: Uri, time: Time) -> Answer {
+    let (request, _guard) = app.request(&url, peer);
+    match length(time) {
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}.\n")),
+        Ok(length) => match request.run(sleep(length)).await {
+            Ok(()) => (StatusCode::OK, "done\n".to_owned()),
+            Err(err) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", chain(&err))),
+        },
+    }
+}
+
+/// Has no end of its own: says goodbye when draining.
+async fn ticks(State(app): State<App>) -> Body {
+    let draining = app.shutdown.draining().clone();
+    Body::from_stream(stream::unfold(Some(draining), async |draining| {
+        let draining = draining?;
+        let (line, next) =
+            if draining.sleep(TICK).await.is_ok() { ("tick\n", Some(draining)) } else { ("bye\n", None) };
+        Some((Ok::<_, std::convert::Infallible>(line), next))
+    }))
 }
 
 impl App {
     fn request(&self, url: &Uri, peer: SocketAddr) -> (Context, DropGuard) {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (request, canceller) = Context::background().with_cancel();
-        let request =
-            request.named("request").with_value(RequestId(id)).with_value(Url(url.to_string())).with_value(Peer(peer));
-        (request, canceller.drop_guard())
+        let request = request.with_value(RequestId(id)).with_value(Url(url.to_string())).with_value(Peer(peer));
+        (merge(request, self.shutdown.stopping()), canceller.drop_guard())
     }
 }
 
-fn length(params: Result<Query<Params>, QueryRejection>) -> Result<Duration, String> {
-    let Query(params) = params.map_err(|err| err.body_text())?;
+fn length(time: Time) -> Result<Duration, String> {
+    let Query(params) = time.map_err(|err| err.body_text())?;
     let time = params.time.ok_or("The time is missing: ask for /?time=SECONDS")?;
     seconds(&time).map_err(|why| format!("The time {why}"))
 }

@@ -1,14 +1,13 @@
-//! The task manager: work that outlives its request, but neither its limit nor the application.
+//! Work that outlives its request, but neither its limit nor the application.
 
 use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use context_merge::shutdown::Shutdown;
 use context_merge::{Context, Error, merge};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span, info, info_span, warn};
 
 // What a request's context carries, and the log lines of its task show.
@@ -29,69 +28,41 @@ pub(crate) struct Outcome {
 
 #[derive(Clone)]
 pub(crate) struct Tasks {
-    tracker: TaskTracker,
-    shutdown: Context,
-    limit: Duration,
-    outcomes: UnboundedSender<Outcome>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) limit: Duration,
+    pub(crate) outcomes: UnboundedSender<Outcome>,
 }
 
 impl Tasks {
-    pub(crate) fn new(shutdown: Context, limit: Duration, outcomes: UnboundedSender<Outcome>) -> Tasks {
-        Tasks { tracker: TaskTracker::new(), shutdown, limit, outcomes }
-    }
-
-    pub(crate) fn start(&self, request: &Context, length: Duration) {
-        let work = Work { started: Instant::now(), request: request.clone(), length };
-        let limit = format!("a task may take {:?}", self.limit);
+    pub(crate) fn start(&self, request: Context, length: Duration) {
         // For whom: the request. Until when: the limit, or the application's end; not the request's.
-        let own = request.without_cancel().with_timeout_cause(self.limit, limit).named("task limit");
-        let ctx = merge(own, &self.shutdown);
-        let outcomes = self.outcomes.clone();
-        let span = span(&ctx);
-        self.tracker.spawn(
+        let own = request.without_cancel().named(LIMIT);
+        let own = own.with_timeout_cause(self.limit, format!("a task may take {:?}", self.limit)).named(LIMIT);
+        let ctx = merge(own, self.shutdown.stopping());
+        let (outcomes, span) = (self.outcomes.clone(), span(&ctx));
+        self.shutdown.spawn(
             async move {
                 // Where nobody wants to know the receiver is gone.
-                let _ = outcomes.send(work.run(&ctx).await);
+                let _ = outcomes.send(run(ctx, request, length).await);
             }
             .instrument(span),
         );
     }
-
-    /// Counts as a task for `ended`, as long as it lives.
-    pub(crate) fn token(&self) -> TaskTrackerToken {
-        self.tracker.token()
-    }
-
-    pub(crate) fn running(&self) -> usize {
-        self.tracker.len()
-    }
-
-    pub(crate) async fn ended(&self) {
-        self.tracker.close();
-        self.tracker.wait().await;
-    }
 }
 
-struct Work {
-    started: Instant,
-    request: Context,
-    length: Duration,
-}
+const LIMIT: &str = "task limit";
 
-impl Work {
-    async fn run(self, ctx: &Context) -> Outcome {
-        info!(length = ?self.length, limit = ctx.remaining().map(tracing::field::debug), "STARTED");
-        let result = ctx.run(tokio::time::sleep(self.length)).await;
-        let (at, outlived) = (Instant::now(), self.request.is_done());
-        let after = at - self.started;
-        match &result {
-            Ok(()) => info!(?after, "FINISHED"),
-            Err(err) => {
-                warn!(origin = err.origin(), cause = err.cause().map(|cause| chain(cause)), ?after, "CANCELLED")
-            }
-        }
-        Outcome { id: ctx.value::<RequestId>().map(|id| id.0), result, after, at, outlived }
+async fn run(ctx: Context, request: Context, length: Duration) -> Outcome {
+    let started = Instant::now();
+    info!(?length, limit = ctx.remaining().map(tracing::field::debug), "STARTED");
+    let result = ctx.run(tokio::time::sleep(length)).await;
+    let (at, outlived) = (Instant::now(), request.is_done());
+    let after = at - started;
+    match &result {
+        Ok(()) => info!(?after, "FINISHED"),
+        Err(err) => warn!(?after, "{}", chain(err)),
     }
+    Outcome { id: ctx.value::<RequestId>().map(|id| id.0), result, after, at, outlived }
 }
 
 /// Everything in it comes out of the context.

@@ -1,0 +1,299 @@
+//! Stages of a shutdown (feature `shutdown`): [`Shutdown`] takes signals in and gives contexts out.
+//!
+//! | stage | begins | what to do with its context |
+//! |---|---|---|
+//! | [terminating](Shutdown::terminating) | with the signal | say *no* when asked whether the process is ready |
+//! | [draining](Shutdown::draining) | after the [delay](Shutdown::delay), by default at once | accept no more; end SSE, WebSockets and long polls cleanly |
+//! | [stopping](Shutdown::stopping) | after the grace, or at a second signal | give up: it is an input of each request's context |
+//!
+//! Each is derived from the next: whatever is stopped is draining, and whatever drains is terminating; never the other way
+//! round. So what can end within the grace ends well, and the rest is cancelled with a reason.
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use context_merge::{Context, merge, shutdown::Shutdown};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let shutdown = Shutdown::new(Duration::from_secs(20)).on_signals()?;
+//! let detached = shutdown.clone();
+//! let app = Router::new().route("/", get(async move || {
+//!     let request = Context::background(); // from a layer
+//!     // Goes on after the response; ends with the process, which waits for it.
+//!     let ctx = merge(request.without_cancel(), detached.stopping());
+//!     detached.spawn(async move { ctx.run(tokio::task::yield_now()).await });
+//!     "accepted"
+//! }));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.draining().finished());
+//! // Spawned, so that a client that reads nothing cannot hold up the end.
+//! shutdown.spawn(server.into_future());
+//! # shutdown.begin("SIGTERM");
+//! shutdown.ended(Duration::from_secs(1)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Kubernetes
+//! A pod that is to go is sent SIGTERM, and SIGKILL `terminationGracePeriodSeconds` later: 30 s where nothing else is set. That
+//! time begins *before* a `preStop` hook, which runs before SIGTERM. Taking the pod out of its Services begins at the same
+//! time and is not waited for: for some seconds connections still come. So either a `preStop` hook sleeps, or
+//! [`delay`](Shutdown::delay) keeps the process accepting; both is once too often. The pod counts as not ready from the
+//! beginning, whatever its probe says; load balancers outside look at the probe. A liveness probe goes on saying *yes* to
+//! the end. ([Termination of Pods](https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination),
+//! [hooks](https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/))
+//!
+//! All of it has to fit: `preStop` + delay + grace + what `ended` adds < `terminationGracePeriodSeconds`.
+//!
+//! | | of 30 s, the default | of 60 s | where downloads take minutes: 330 s |
+//! |---|---|---|---|
+//! | `preStop: {sleep: {seconds: 5}}` *or* `.delay(5 s)` | 5 s | 10 s | 10 s |
+//! | grace: the longest answer that is to end well | 20 s | 45 s | 300 s |
+//! | `ended`: what was cancelled puts things away | 1 s | 2 s | 5 s |
+//! | left: the last logs, the exit, a slow node | 4 s | 3 s | 15 s |
+//!
+//! The figures are suggestions. The delay is what the slowest load balancer in front takes to notice.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::{Future, poll_fn};
+#[cfg(any(unix, windows))]
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::{Canceller, Context};
+#[cfg(any(unix, windows))]
+use signals::Signals;
+use timer::{Timer, quietly};
+
+#[cfg(any(unix, windows))]
+mod signals;
+mod timer;
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
+/// The stages of a shutdown, and what has to have ended before the process does. Clones are one and the same.
+///
+/// Making one begins nothing. [`on_signals`](Self::on_signals), [`on`](Self::on) and [`begin`](Self::begin) do.
+/// Dropping all handles neither begins nor stops anything, and leaves nothing behind; the task of `on` keeps one until
+/// its work is done.
+///
+/// The grace is measured by tokio's clock, on the runtime where `begin` is called or, on a plain thread, where the
+/// `Shutdown` was made. Where neither has a runtime, a thread measures it. If that runtime ends during the grace, the
+/// grace is over.
+#[derive(Clone)]
+pub struct Shutdown(Arc<Stages>);
+
+struct Stages {
+    grace: Duration,
+    delay: OnceLock<Duration>,
+    runtime: Option<Handle>,
+    tracker: TaskTracker,
+    terminating: (Context, Canceller),
+    draining: (Context, Canceller),
+    stopping: (Context, Canceller),
+}
+
+/// A child named `name`, whose own children are not.
+fn stage(above: &Context, name: &'static str) -> (Context, Canceller) {
+    let (ctx, canceller) = above.named(name).with_cancel();
+    (ctx.named(name).with_values_of(above), canceller)
+}
+
+impl Shutdown {
+    /// `grace` lies between draining and stopping. Zero stops as soon as it drains; one too long to represent ends
+    /// only by [`stop`](Self::stop) or a second signal.
+    pub fn new(grace: Duration) -> Self {
+        let stopping = stage(&Context::background(), "shutdown");
+        let draining = stage(&stopping.0, "draining");
+        let terminating = stage(&draining.0, "terminating");
+        let (delay, runtime, tracker) = (OnceLock::new(), Handle::try_current().ok(), TaskTracker::new());
+        Self(Arc::new(Stages { grace, delay, runtime, tracker, terminating, draining, stopping }))
+    }
+
+    /// Goes on accepting for so long between the signal and draining, while [`terminating`](Self::terminating) is done
+    /// already: time for load balancers to look elsewhere. It does not count towards the grace. Set once; a second
+    /// call, or one after the shutdown has begun, changes nothing.
+    #[must_use]
+    pub fn delay(self, delay: Duration) -> Self {
+        // An error is the second call.
+        let _ = self.0.delay.set(delay);
+        self
+    }
+
+    /// Done from the first signal on. For readiness: not ready, and still serving.
+    pub fn terminating(&self) -> &Context {
+        &self.0.terminating.0
+    }
+
+    /// Done when nothing new is to begin. For `with_graceful_shutdown(shutdown.draining().finished())`, and for
+    /// whatever has no end of its own.
+    pub fn draining(&self) -> &Context {
+        &self.0.draining.0
+    }
+
+    /// Done when work is to be given up. Named `shutdown`; its cause is that of [`stop`](Self::stop) or the second
+    /// signal, or that the grace is over, with the cause of [`begin`](Self::begin) behind it.
+    pub fn stopping(&self) -> &Context {
+        &self.0.stopping.0
+    }
+
+    /// What has to end before the process does. Its [`token`](TaskTracker::token)s count what is no task of yours: an
+    /// upgraded connection, a thread, a job of a queue.
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.0.tracker
+    }
+
+    /// Spawns work that [`ended`](Self::ended) waits for. It is tracked, and nothing else: it has to end by itself when
+    /// [`stopping`](Self::stopping) is done, where it is safe to. Work that may be dropped anywhere is given the
+    /// context: `work.with_context(shutdown.stopping())`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.0.tracker.spawn(work)
+    }
+
+    /// Begins the shutdown, from any thread. True for the one call that did; any other one changes nothing. With a
+    /// delay, `cause` is that of [`terminating`](Self::terminating), without one that of [`draining`](Self::draining).
+    ///
+    /// # Panics
+    /// With the panic of a callback ([`on_done`](Context::on_done)) of that stage; the grace runs all the same.
+    pub fn begin(&self, cause: impl Into<Cause>) -> bool {
+        let Stages { grace, delay, terminating, draining, .. } = &*self.0;
+        let delay = *delay.get_or_init(|| Duration::ZERO);
+        let (first, canceller) = if delay.is_zero() { draining } else { terminating };
+        let cause = cause.into();
+        let began = catch_unwind(AssertUnwindSafe(|| canceller.cancel_with(cause)));
+        // After a panic there is no telling; a second timer would ring later, and change nothing.
+        if !matches!(began, Ok(false)) {
+            let timer = Timer { shutdown: self.clone(), began: first.err().expect("begun"), delay };
+            if delay.is_zero() && grace.is_zero() {
+                timer.stop();
+            } else {
+                timer.start();
+            }
+        }
+        began.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Stops now, skipping what is left of delay and grace. True for the one call that did, false where the shutdown
+    /// has stopped already.
+    ///
+    /// # Panics
+    /// With the panic of a callback of any stage, when all are done.
+    pub fn stop(&self, cause: impl Into<Cause>) -> bool {
+        self.0.stopping.1.cancel_with(cause)
+    }
+
+    /// Begins at the first of `triggers` and stops at the second one; each is the cause. By a task, which ends after the
+    /// second one, with `triggers`, or once the shutdown has stopped; where its runtime ends before, nothing begins.
+    ///
+    /// Each such source counts its own: a signal after a [`begin`](Self::begin) by hand (a `preStop` hook) does not
+    /// skip the grace.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use = "a clone of the handle: to begin by, to wait with"]
+    pub fn on<S>(self, triggers: S) -> Self
+    where
+        S: Stream<Item: Into<Cause>> + Send + 'static,
+    {
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            let mut triggers = pin!(triggers);
+            let Ok(Some(first)) = shutdown.stopping().run(next(triggers.as_mut())).await else { return };
+            quietly(|| shutdown.begin(first));
+            if let Ok(Some(second)) = shutdown.stopping().run(next(triggers)).await {
+                quietly(|| shutdown.stop(second));
+            }
+        });
+        self
+    }
+
+    /// [`on`](Self::on) the signals that ask a process to end: SIGTERM and SIGINT (Ctrl-C) on Unix, Ctrl-C on Windows. The
+    /// cause is the signal's name. From here on, and for good, they do not end the process by themselves any more.
+    ///
+    /// # Errors
+    /// Where the system refuses the handler.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with IO enabled.
+    #[cfg(any(unix, windows))]
+    pub fn on_signals(self) -> io::Result<Self> {
+        Ok(self.on(Signals::listen()?))
+    }
+
+    /// Waits until all that is [tracked](Self::tracker) has ended. It begins nothing: where a server has failed, call
+    /// [`begin`](Self::begin) first. What has not ended `slack` after the stop (after the call, where that is later) is
+    /// reported instead of awaited.
+    ///
+    /// After an error leave by `std::process::exit`: a runtime waits for its blocking threads when it is dropped.
+    ///
+    /// # Cancel safety
+    /// May be dropped, and called again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled, where it has to wait for the slack.
+    pub async fn ended(&self, slack: Duration) -> Result<(), Unfinished> {
+        let tracker = self.tracker();
+        tracker.close();
+        if self.stopping().run(tracker.wait()).await.is_ok() {
+            return Ok(());
+        }
+        let late = Context::background().with_timeout(slack).run(tracker.wait()).await.is_err();
+        match tracker.len() {
+            left @ 1.. if late => Err(Unfinished { left, slack }),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn next<S: Stream>(mut stream: Pin<&mut S>) -> Option<S::Item> {
+    poll_fn(|cx| stream.as_mut().poll_next(cx)).await
+}
+
+/// What [`Shutdown::ended`] did not wait for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    left: usize,
+    slack: Duration,
+}
+
+impl Unfinished {
+    /// How many tasks and tokens are left.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} still running {:?} after the stop", self.left, self.slack)
+    }
+}
+
+impl StdError for Unfinished {}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stages =
+            [("stopping", self.stopping()), ("draining", self.draining()), ("terminating", self.terminating())];
+        let stage = stages.into_iter().find(|(_, ctx)| ctx.is_done()).map_or("running", |(name, _)| name);
+        let Stages { grace, delay, tracker, .. } = &*self.0;
+        let mut out = f.debug_struct("Shutdown");
+        out.field("stage", &stage).field("delay", &delay.get()).field("grace", grace);
+        out.field("tracked", &tracker.len()).finish()
+    }
+}
