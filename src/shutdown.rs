@@ -35,13 +35,14 @@
 //! ```
 //!
 //! # Kubernetes
-//! A pod that is to go is sent SIGTERM, and SIGKILL `terminationGracePeriodSeconds` later: 30 s where nothing else is set. That
-//! time begins *before* a `preStop` hook, which runs before SIGTERM. Taking the pod out of its Services begins at the same
-//! time and is not waited for: for some seconds connections still come. So either a `preStop` hook sleeps, or
-//! [`delay`](Shutdown::delay) keeps the process accepting; both is once too often. The pod counts as not ready from the
-//! beginning, whatever its probe says; load balancers outside look at the probe. A liveness probe goes on saying *yes* to
-//! the end. ([Termination of Pods](https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination),
-//! [hooks](https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/))
+//! A pod that is to go has `terminationGracePeriodSeconds`, 30 s where nothing else is set. In that time its `preStop` hook runs,
+//! if it has one, and then its process is sent SIGTERM; at the end comes SIGKILL. Taking the pod out of its Services begins
+//! at the same time and is not waited for: for some seconds connections still come. So either a `preStop` hook sleeps (`sleep` is there by
+//! default since 1.30), or [`delay`](Shutdown::delay) keeps the process accepting; both is once too often. The pod counts as
+//! not ready from the beginning, whatever its probe says; load balancers outside look at the probe. A liveness probe goes on
+//! saying *yes* to the end. ([Termination of Pods](https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination),
+//! [hooks](https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/),
+//! [`sleep`](https://kubernetes.io/blog/2025/05/14/kubernetes-v1-33-updates-to-container-lifecycle))
 //!
 //! All of it has to fit: `preStop` + delay + grace + what `ended` adds < `terminationGracePeriodSeconds`.
 //!
@@ -55,7 +56,6 @@
 //! The figures are suggestions. The delay is what the slowest load balancer in front takes to notice.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::future::{Future, poll_fn};
 #[cfg(any(unix, windows))]
 use std::io;
@@ -74,9 +74,12 @@ use crate::{Canceller, Context};
 use signals::Signals;
 use timer::{Timer, quietly};
 
+mod report;
 #[cfg(any(unix, windows))]
 mod signals;
 mod timer;
+
+pub use report::Unfinished;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -122,6 +125,19 @@ impl Shutdown {
     /// Goes on accepting for so long between the signal and draining, while [`terminating`](Self::terminating) is done
     /// already: time for load balancers to look elsewhere. It does not count towards the grace. Set once; a second
     /// call, or one after the shutdown has begun, changes nothing.
+    ///
+    /// ```
+    /// use axum::{Router, http::StatusCode, routing::get};
+    /// use context_merge::shutdown::Shutdown;
+    /// use std::time::Duration;
+    ///
+    /// let shutdown = Shutdown::new(Duration::from_secs(20)).delay(Duration::from_secs(5));
+    /// let terminating = shutdown.terminating().clone();
+    /// let app: Router = Router::new().route("/ready", get(async move || match terminating.is_done() {
+    ///     true => StatusCode::SERVICE_UNAVAILABLE, // and all other routes go on
+    ///     false => StatusCode::OK,
+    /// }));
+    /// ```
     #[must_use]
     pub fn delay(self, delay: Duration) -> Self {
         // An error is the second call.
@@ -239,6 +255,21 @@ impl Shutdown {
     /// [`begin`](Self::begin) first. What has not ended `slack` after the stop (after the call, where that is later) is
     /// reported instead of awaited.
     ///
+    /// ```
+    /// use context_merge::{FutureExt as _, shutdown::Shutdown};
+    /// use std::{future::pending, time::Duration};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// let shutdown = Shutdown::new(Duration::from_secs(20));
+    /// let told = shutdown.spawn(pending::<()>().with_context(shutdown.stopping()));
+    /// let stuck = shutdown.spawn(pending::<()>());
+    /// shutdown.begin("the database is gone");
+    /// let unfinished = shutdown.ended(Duration::from_secs(1)).await.unwrap_err();
+    /// assert_eq!(unfinished.left(), 1);
+    /// assert_eq!(told.await.unwrap().unwrap_err().to_string(), "context cancelled (shutdown)");
+    /// # }
+    /// ```
+    ///
     /// After an error leave by `std::process::exit`: a runtime waits for its blocking threads when it is dropped.
     ///
     /// # Cancel safety
@@ -262,38 +293,4 @@ impl Shutdown {
 
 async fn next<S: Stream>(mut stream: Pin<&mut S>) -> Option<S::Item> {
     poll_fn(|cx| stream.as_mut().poll_next(cx)).await
-}
-
-/// What [`Shutdown::ended`] did not wait for any longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unfinished {
-    left: usize,
-    slack: Duration,
-}
-
-impl Unfinished {
-    /// How many tasks and tokens are left.
-    pub fn left(&self) -> usize {
-        self.left
-    }
-}
-
-impl fmt::Display for Unfinished {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} still running {:?} after the stop", self.left, self.slack)
-    }
-}
-
-impl StdError for Unfinished {}
-
-impl fmt::Debug for Shutdown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stages =
-            [("stopping", self.stopping()), ("draining", self.draining()), ("terminating", self.terminating())];
-        let stage = stages.into_iter().find(|(_, ctx)| ctx.is_done()).map_or("running", |(name, _)| name);
-        let Stages { grace, delay, tracker, .. } = &*self.0;
-        let mut out = f.debug_struct("Shutdown");
-        out.field("stage", &stage).field("delay", &delay.get()).field("grace", grace);
-        out.field("tracked", &tracker.len()).finish()
-    }
 }
