@@ -203,8 +203,8 @@ impl fmt::Display for InvalidTimeout {
 
 impl std::error::Error for InvalidTimeout {}
 
-/// The name that a context has to have for its cancel to be told as *unavailable*, so that callers try elsewhere: the one
-/// that stops a process or a server.
+/// The [name](crate::Context::named) under which a context has to be made for its cancel to be told as *unavailable*, so
+/// that callers try elsewhere: the one that stops a process or a server.
 pub const SHUTDOWN: &str = "shutdown";
 
 /// What an HTTP caller is told: 504 where the deadline was first, 503 where a cancel was.
@@ -230,8 +230,7 @@ pub fn grpc_status(err: &Error) -> i32 {
 /// ```
 /// use context_merge::{Context, http};
 ///
-/// let (ctx, canceller) = Context::background().with_cancel();
-/// let ctx = ctx.named(http::SHUTDOWN);
+/// let (ctx, canceller) = Context::background().named(http::SHUTDOWN).with_cancel();
 /// canceller.cancel_with("SIGTERM");
 /// let err = ctx.err().unwrap();
 /// assert_eq!(http::reason(&err), "context cancelled (shutdown): SIGTERM");

@@ -205,7 +205,7 @@ impl<F: Send> Stop for Never<F> {
 }
 
 fn needs_runtime(node: &Node) -> bool {
-    node.deadline().is_some() || node.sources().any(|(source, _)| source.is_signal())
+    node.deadline().is_some() || node.sources().any(Node::is_signal)
 }
 
 /// What a deadline or a signal needs: somebody who waits. Where a source was first after all, its canceller is on its

@@ -14,7 +14,7 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-//! let (shutdown, stop) = Context::background().with_cancel();
+//! let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
 //! let server = ServiceBuilder::new().layer(ContextLayer::new(&shutdown).limit(Duration::from_secs(30))).service_fn(
 //!     async |request: Request<String>| {
 //!         let ctx: &Context = request.extensions().get().unwrap();

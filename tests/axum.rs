@@ -25,7 +25,7 @@ async fn told(response: impl IntoResponse) -> (StatusCode, String) {
 
 #[tokio::test]
 async fn a_handler_takes_the_context_of_its_request() {
-    let (shutdown, stop) = Context::background().with_cancel();
+    let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
     let app = Router::new()
         .route("/", get(async |ctx: Context| ctx.check().map(|()| "live")))
         .layer(ContextLayer::new(&shutdown));

@@ -9,8 +9,7 @@ use tonic::{Code, Request, Status};
 
 #[test]
 fn errors_are_statuses() {
-    let (ctx, stop) = Context::background().with_cancel();
-    let shutdown = ctx.named("shutdown");
+    let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
     stop.cancel_with("SIGTERM");
     for (err, code, message) in [
         (Error::deadline_exceeded(), Code::DeadlineExceeded, "context deadline exceeded"),

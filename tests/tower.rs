@@ -133,10 +133,10 @@ mod what_a_request_gets {
     }
 
     #[test]
-    fn the_shutdown_by_its_name_or_by_ours() {
-        for (name, told) in [(None, SHUTDOWN), (Some("drain"), "drain")] {
-            let (shutdown, stop) = Context::background().with_cancel();
-            let layer = ContextLayer::new(name.map_or(shutdown.clone(), |name| shutdown.named(name)));
+    fn the_shutdown_by_its_own_name() {
+        for told in [SHUTDOWN, "drain"] {
+            let (shutdown, stop) = Context::background().named(told).with_cancel();
+            let layer = ContextLayer::new(&shutdown);
             let (ctx, _call) = parked(&layer, request());
             assert!(!ctx.is_done());
             stop.cancel();
@@ -150,7 +150,7 @@ mod what_a_request_gets {
     fn what_a_layer_further_out_has_given_it() {
         let (outer, hang_up) = Context::background().with_value("alice").named("user").with_cancel();
         let mut request = request();
-        request.extensions_mut().insert(outer.named("user"));
+        request.extensions_mut().insert(outer);
         let (ctx, _call) = parked(&server(), request);
         assert_eq!(ctx.value::<&str>(), Some(&"alice"));
         hang_up.cancel();
@@ -186,7 +186,7 @@ mod what_a_request_gets {
 
     #[test]
     fn nothing_that_stays_when_it_is_over() {
-        let (shutdown, stop) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
         let layer = ContextLayer::new(&shutdown).enforce();
         let held = Arc::new(());
         for _ in 0..100 {
@@ -382,7 +382,7 @@ mod enforced {
 
     #[tokio::test]
     async fn a_shutdown_is_503() {
-        let (shutdown, stop) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
         let layer = ContextLayer::new(&shutdown).enforce();
         let (_, call) = parked(&layer, request());
         let mut call = pin!(call);
@@ -396,11 +396,11 @@ mod enforced {
 
     #[tokio::test(start_paused = true)]
     async fn grpc_has_its_own_statuses() {
-        let (shutdown, stop) = Context::background().with_cancel();
-        let (user, log_out) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
+        let (user, log_out) = Context::background().named("user").with_cancel();
         let layer = ContextLayer::new(&shutdown).limit(SECOND).enforce();
         let mut of_user = grpc();
-        of_user.extensions_mut().insert(user.named("user"));
+        of_user.extensions_mut().insert(user);
         let (cancelled, deadline) = (parked(&layer, of_user).1, parked(&layer, grpc()).1);
         log_out.cancel_with("100% logged out");
         assert_status(&cancelled.await, "1", "context cancelled (user): 100%25 logged out");
@@ -466,7 +466,7 @@ mod enforced {
     #[tokio::test(start_paused = true)]
     async fn a_body_of_grpc_ends_in_trailers_also_where_it_is_always_ready() {
         let many = Frames(Vec::from_iter((0..1000).map(|_| Some(Ok(Frame::data("a".into()))))));
-        let (shutdown, stop) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
         let (ctx, response) = responded(&ContextLayer::new(&shutdown).enforce(), grpc(), Response::new(many)).await;
         let mut body = response.into_body();
         assert_eq!(body.size_hint().exact(), None);

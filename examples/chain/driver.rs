@@ -27,8 +27,8 @@ struct Chain {
 
 /// Whatever fails, no process is left: they are killed when dropped.
 pub(crate) async fn run() -> Result<(), BoxError> {
-    let demo = Context::background().with_timeout_cause(ALL_CASES, format!("all cases take {ALL_CASES:?} at most"));
-    let demo = demo.named("demo");
+    let most = format!("all cases take {ALL_CASES:?} at most");
+    let demo = Context::background().named("demo").with_timeout_cause(ALL_CASES, most);
     let mut chain = demo.run(Chain::start()).await??;
     verdict(&demo, "a deadline shrinks at each hop", shrinks(&mut chain)).await?;
     verdict(&demo, "a client that goes away stops the loop", goes_away(&mut chain)).await?;

@@ -23,8 +23,8 @@ type Verdict = Result<String, Box<dyn StdError + Send + Sync>>;
 
 /// Whether every case happened.
 pub(crate) async fn run() -> bool {
-    let demo = Context::background().with_timeout_cause(ALL_CASES, format!("all cases take {ALL_CASES:?} at most"));
-    let demo = demo.named("demo");
+    let most = format!("all cases take {ALL_CASES:?} at most");
+    let demo = Context::background().named("demo").with_timeout_cause(ALL_CASES, most);
     let mut happened = true;
     happened &= verdict(&demo, "a task finishes", finishes()).await;
     happened &= verdict(&demo, "a task meets its limit", meets_its_limit()).await;

@@ -30,8 +30,8 @@ pub(crate) async fn run(
     Options { grace, task_limit }: Options,
     outcomes: UnboundedSender<Outcome>,
 ) {
-    let (shutdown, stop) = Context::background().with_cancel();
-    let tasks = Tasks::new(shutdown.named("shutdown"), task_limit, outcomes);
+    let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
+    let tasks = Tasks::new(shutdown, task_limit, outcomes);
     let app = App { tasks: tasks.clone(), draining: first.clone(), last_id: Arc::default() };
     let router = Router::new().route("/", get(start)).with_state(app);
     let draining = first.done_owned();
@@ -41,10 +41,10 @@ pub(crate) async fn run(
 
     let signal = chain(&first.done().await);
     info!(tasks = tasks.running(), ?grace, "DRAINING: {signal}");
-    let grace =
-        Context::background().with_timeout_cause(grace, format!("tasks had {grace:?} to finish")).named("grace");
+    let cause = format!("tasks had {grace:?} to finish");
+    let grace = Context::background().named("grace").with_timeout_cause(grace, cause);
     let patience = merge(grace, second);
-    let closing = patience.with_timeout_cause(HALF_A_REQUEST, "a request is incomplete").named("closing connections");
+    let closing = patience.named("closing connections").with_timeout_cause(HALF_A_REQUEST, "a request is incomplete");
     if let Err(err) = closing.run(server).await {
         warn!("NOT WAITING for connections: {}", chain(&err));
     }
@@ -96,9 +96,8 @@ async fn start(
 impl App {
     fn request(&self, url: &Uri, peer: SocketAddr) -> (Context, DropGuard) {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (request, canceller) = Context::background().with_cancel();
-        let request =
-            request.named("request").with_value(RequestId(id)).with_value(Url(url.to_string())).with_value(Peer(peer));
+        let (request, canceller) = Context::background().named("request").with_cancel();
+        let request = request.with_value(RequestId(id)).with_value(Url(url.to_string())).with_value(Peer(peer));
         (request, canceller.drop_guard())
     }
 }

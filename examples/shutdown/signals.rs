@@ -2,7 +2,7 @@
 
 use std::io;
 
-use context_merge::Context;
+use context_merge::{Context, merge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) struct Signals {
@@ -16,12 +16,14 @@ pub(crate) struct Signals {
 pub(crate) fn listen() -> io::Result<Signals> {
     let mut incoming =
         Incoming { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
-    let (first, canceller) = Context::background().with_cancel();
-    let second = Context::until(async move {
+    let (first, canceller) = Context::background().named("signal").with_cancel();
+    let (second, again) = Context::background().named("second signal").with_cancel();
+    // Merged, so that it ends when nobody can see the second.
+    let listening = Context::until(async move {
         canceller.cancel_with(incoming.next().await);
-        incoming.next().await
+        again.cancel_with(incoming.next().await);
     });
-    Ok(Signals { first: first.named("signal"), second: second.named("second signal") })
+    Ok(Signals { first, second: merge(second, listening) })
 }
 
 struct Incoming {

@@ -44,7 +44,7 @@ impl Tasks {
         let work = Work { started: Instant::now(), request: request.clone(), length };
         let limit = format!("a task may take {:?}", self.limit);
         // For whom: the request. Until when: the limit, or the application's end; not the request's.
-        let own = request.without_cancel().with_timeout_cause(self.limit, limit).named("task limit");
+        let own = request.without_cancel().named("task limit").with_timeout_cause(self.limit, limit);
         let ctx = merge(own, &self.shutdown);
         let outcomes = self.outcomes.clone();
         let span = span(&ctx);

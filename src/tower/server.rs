@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::body::ContextBody;
 use super::exchange::Exchange;
 use super::{INVALID, answer, ended, is_grpc};
-use crate::http::{InvalidTimeout, SHUTDOWN, extract};
+use crate::http::{InvalidTimeout, extract};
 use crate::{Context, FutureExt, WithContext, merge};
 
 /// Gives every request a [`Context`] in its extensions, made of
@@ -30,7 +30,8 @@ use crate::{Context, FutureExt, WithContext, merge};
 /// - the request's own: named `request`, with the deadline that its headers set ([`extract`]) and the
 ///   [limit](Self::limit), cancelled when the exchange [ends](super::Ended), however it does: nothing that was started for
 ///   the request runs on by accident,
-/// - the shutdown of the server: named `shutdown` where it has no name.
+/// - the shutdown of the server, made as `Context::background().named("shutdown").with_cancel()`: by
+///   [its name](crate::http::SHUTDOWN) callers of gRPC are told that the server is unavailable.
 ///
 /// What has to outlive the request takes its values along with [`without_cancel`](Context::without_cancel), and ends with
 /// the server by `merge(ctx.without_cancel(), &shutdown)`. So does what comes after an upgrade (101, as for WebSockets): the
@@ -45,7 +46,7 @@ use crate::{Context, FutureExt, WithContext, merge};
 /// use context_merge::{Context, tower::ContextLayer};
 /// use std::time::Duration;
 ///
-/// let (shutdown, stop) = Context::background().with_cancel();
+/// let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
 /// let app: Router = Router::new()
 ///     .route("/", get(async |Extension(ctx): Extension<Context>| format!("{:?}", ctx.remaining())))
 ///     .layer(ContextLayer::new(&shutdown).limit(Duration::from_secs(30)).enforce());
@@ -56,9 +57,8 @@ pub struct ContextLayer(Settings);
 
 #[derive(Clone)]
 struct Settings {
-    /// Of the shutdown, one for each worker.
+    /// Of the shutdown, one for each worker, under the name of its requests.
     relays: Arc<[Context]>,
-    name: Arc<str>,
     limit: Option<Duration>,
     enforce: bool,
     values: Option<Arc<Values>>,
@@ -69,10 +69,10 @@ type Values = dyn Fn(&Parts, Context) -> Context + Send + Sync;
 impl ContextLayer {
     /// For requests that end with `shutdown`; pass [`Context::background`] where there is none.
     pub fn new(shutdown: impl Into<Context>) -> Self {
-        let shutdown = shutdown.into().named(SHUTDOWN);
+        let (shutdown, name) = (shutdown.into().with_values_of(&Context::background()), Arc::<str>::from("request"));
         let workers = thread::available_parallelism().map_or(1, usize::from);
-        let relays = (0..workers).map(|_| shutdown.relay()).collect();
-        Self(Settings { relays, name: "request".into(), limit: None, enforce: false, values: None })
+        let relays = (0..workers).map(|_| shutdown.named(Arc::clone(&name)).relay()).collect();
+        Self(Settings { relays, limit: None, enforce: false, values: None })
     }
 
     /// Gives a request so much time and no more, whatever its headers ask for.
@@ -134,12 +134,14 @@ impl Settings {
 
     /// The context of a request, and what ends it.
     fn context(&self, head: &Parts, deadline: Option<Instant>) -> (Context, Exchange) {
-        let (own, canceller) = Context::background().with_cancel();
+        let shutdown = &self.relays[worker() % self.relays.len()];
+        // Under the worker's own name, so that no request allocates one, and no core touches another's.
+        let (own, canceller) = shutdown.without_cancel().with_cancel();
         let own = match deadline {
             Some(at) => own.with_deadline(at),
             None => own,
         };
-        let own = merge(own.named(Arc::clone(&self.name)), &self.relays[worker() % self.relays.len()]);
+        let own = merge(own, shutdown);
         let ctx = match head.extensions.get::<Context>() {
             Some(outer) => merge(outer, own),
             None => own,

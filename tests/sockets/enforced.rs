@@ -55,7 +55,7 @@ fn a_deadline_is_504() {
 fn a_shutdown_is_503() {
     for version in VERSIONS {
         run(async {
-            let (shutdown, stop) = Context::background().with_cancel();
+            let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
             let mut server = Server::start(ContextLayer::new(shutdown).enforce(), routes()).await;
             let mut client = Client::connect(version, server.address).await;
             let answer = client.send(client::get("/parked"));
@@ -71,7 +71,7 @@ fn a_shutdown_is_503() {
 fn a_graceful_shutdown_ends() {
     for version in VERSIONS {
         run(async {
-            let (shutdown, stop) = Context::background().with_cancel();
+            let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
             let listener = listen().await;
             let address = listener.local_addr().unwrap();
             let app = routes().layer(ContextLayer::new(&shutdown).enforce());
@@ -92,7 +92,7 @@ fn a_body_is_visibly_cut_short() {
     for version in VERSIONS {
         run(async {
             for path in ["/ticks", "/file"] {
-                let (shutdown, stop) = Context::background().with_cancel();
+                let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
                 let server = Server::start(ContextLayer::new(shutdown).enforce(), routes()).await;
                 let mut client = Client::connect(version, server.address).await;
                 let mut response = client.send(client::get(path)).await.unwrap();

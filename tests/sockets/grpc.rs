@@ -206,7 +206,7 @@ mod the_server {
         let told = "context cancelled (shutdown): SIGTERM";
         for at in 0..2 {
             run(async {
-                let (shutdown, stop) = Context::background().with_cancel();
+                let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
                 let (layer, one, many) = layers(&shutdown)[at].clone();
                 let mut server = Served::start(layer).await;
                 let channel = server.channel().await;
@@ -314,8 +314,8 @@ mod a_client {
     /// Contexts that are cancelled, for each reason, and what a client is told.
     fn cancelled() -> [(Context, Canceller, Code); 2] {
         let (ctx, canceller) = Context::background().with_cancel();
-        let (shutdown, stop) = Context::background().with_cancel();
-        [(ctx, canceller, Code::Cancelled), (shutdown.named("shutdown"), stop, Code::Unavailable)]
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
+        [(ctx, canceller, Code::Cancelled), (shutdown, stop, Code::Unavailable)]
     }
 
     #[test]
