@@ -68,7 +68,7 @@ async fn converse<S, A, B>(
 ) -> Result<(), BoxError>
 where
     S: Service<Request<A>, Response = Response<ContextBody<B>>, Error = BoxError>,
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
+    B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
 {
     let (ctx, canceller) = Context::background().with_timeout(Duration::from_secs(5)).with_cancel();
     let request = |path: &str| {

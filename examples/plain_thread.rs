@@ -8,7 +8,7 @@ use std::time::Duration;
 use context_merge::{Context, Error};
 
 fn main() {
-    let ctx = Context::background().with_timeout(Duration::from_secs(1)).named("deadline");
+    let ctx = Context::background().named("deadline").with_timeout(Duration::from_secs(1));
     let (count, err) = search(&ctx, Duration::from_millis(300), |count| println!("{count} primes so far"));
     println!("{count} primes: {err}");
 }

@@ -74,7 +74,7 @@ pub(crate) async fn serve(
 async fn answer(stream: TcpStream, delay: Duration) -> io::Result<()> {
     let (mut client, mut answer) = stream.into_split();
     // A client says nothing: all there is to read is its end.
-    let ctx = Context::until(async move { client.read_u8().await }).named("client");
+    let ctx = Context::until(async move { client.read_u8().await });
     ctx.sleep(delay).await?;
     answer.write_all(b"hello").await
 }

@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let mut args = std::env::args().skip(1);
     let period = millis(args.next(), Duration::from_secs(2))?;
     let timeout = millis(args.next(), Duration::from_secs(5))?;
-    let ctx = merge(Context::background().with_timeout(timeout).named("deadline"), ctrl_c()?);
+    let ctx = merge(Context::background().named("deadline").with_timeout(timeout), ctrl_c()?);
     let Err(err) = tick(&ctx, period, |n| println!("tick {n}")).await;
     println!("stopped: {err}");
     Ok(())
@@ -38,7 +38,12 @@ pub(crate) async fn tick(ctx: &Context, period: Duration, mut on_tick: impl FnMu
 fn ctrl_c() -> io::Result<Context> {
     // `tokio::signal::ctrl_c` would listen from its first poll on, and a Ctrl-C before that would end the process.
     let mut interrupts = signal(SignalKind::interrupt())?;
-    Ok(Context::until(async move { interrupts.recv().await }).named("Ctrl-C"))
+    let (ctx, canceller) = Context::background().named("Ctrl-C").with_cancel();
+    tokio::spawn(async move {
+        interrupts.recv().await;
+        canceller.cancel();
+    });
+    Ok(ctx)
 }
 
 fn millis(arg: Option<String>, default: Duration) -> Result<Duration, ParseIntError> {

@@ -21,7 +21,9 @@ use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::http::{InvalidTimeout, reason, status};
+use crate::http::{InvalidTimeout, message, status};
+#[cfg(feature = "tower")]
+use crate::tower::ServerContext;
 use crate::{Context, Error};
 
 /// The context that a layer has put in the request's extensions, as
@@ -44,6 +46,17 @@ impl<S: Sync> OptionalFromRequestParts<S> for Context {
     }
 }
 
+/// What goes on after the response takes its context from here. A request that no
+/// [`ContextLayer`](crate::tower::ContextLayer) has seen is refused with [`MissingContext`].
+#[cfg(feature = "tower")]
+impl<S: Sync> FromRequestParts<S> for ServerContext {
+    type Rejection = MissingContext;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<ServerContext, MissingContext> {
+        head.extensions.get().cloned().ok_or(MissingContext)
+    }
+}
+
 /// A request without a context: the layer that makes one is missing. As a response it is 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingContext;
@@ -62,10 +75,14 @@ impl IntoResponse for MissingContext {
     }
 }
 
-/// 504 where the deadline was first, 503 where a cancel was; the text is the error and its [cause](Error::cause).
+/// 504 where the deadline was first, 503 where a cancel was; the text is the kind of the error, and the error itself is in
+/// the extensions of the response, for layers that log. A `ContextLayer` may tell it
+/// [otherwise](https://docs.rs/context-merge/latest/context_merge/tower/struct.ContextLayer.html#method.answers).
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        (status(&self), reason(&self)).into_response()
+        let mut response = (status(&self), message(&self)).into_response();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

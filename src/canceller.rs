@@ -58,7 +58,7 @@ impl Canceller {
 
     fn finish(&self, err: impl FnOnce() -> Error) -> bool {
         let Some(node) = &self.node else { return false };
-        let Role::Source { cell, waiters, .. } = node.role() else { return false };
+        let Role::Source { cell, waiters, name, .. } = node.role() else { return false };
         let mut panics = Panics::default();
         // A foreign signal above that panics when it is asked has not been seen to happen: the cancel is first.
         let finished = panics.catch(|| node.is_finished()).unwrap_or(false);
@@ -66,7 +66,7 @@ impl Canceller {
         // one, which everything over this source is over too, and changes no verdict; but it wakes whoever still waits.
         let too_late = finished && node.finished_by_alarm();
         let mut first = false;
-        if (!finished && cell.mark(err())) || (too_late && cell.mark(Error::cancelled())) {
+        if (!finished && cell.mark(err().born_under(name.as_ref()))) || (too_late && cell.mark(Error::cancelled())) {
             first = node.decide() == OWN;
             panics.catch(|| waiters.fire());
         } else {
@@ -109,7 +109,7 @@ impl Clone for Canceller {
 impl Drop for Canceller {
     fn drop(&mut self) {
         let Some(node) = &self.node else { return };
-        let Role::Source { cell, waiters, cancellers } = node.role() else { return };
+        let Role::Source { cell, waiters, cancellers, .. } = node.role() else { return };
         // The last one can be cloned by nobody any more. Acquire and AcqRel: pair with each other, so that it sees the
         // registrations made before the others went. Release: pairs with `Node::is_open`.
         let last = if cancellers.load(Ordering::Acquire) == 1 {

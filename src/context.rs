@@ -11,7 +11,7 @@ use crate::canceller::Canceller;
 use crate::cell::Moment;
 use crate::error::{Error, Late, Name};
 use crate::fate::Deadline;
-use crate::node::{Entry, MAX_SOURCES, Node, Set};
+use crate::node::{MAX_SOURCES, Node};
 use crate::relay::{Relay, bound};
 use crate::source::Role;
 use crate::sync::now;
@@ -19,7 +19,7 @@ use crate::value::Values;
 
 /// Until when a piece of work matters, whether it still does and why not, and for whom it is done.
 ///
-/// A handle of three words; clones observe the same. Derivation only adds: a context is finished as soon as one of
+/// A handle of four words; clones observe the same. Derivation only adds: a context is finished as soon as one of
 /// its sources is cancelled or its deadline is reached, with the error of the earliest of those events, and stays so.
 /// Dropping a context is not a cancel.
 ///
@@ -75,12 +75,13 @@ impl Context {
         if self.event_but_for_time().is_some() {
             return (self.clone(), Canceller::new(None));
         }
+        let role = Role::source(self.values.name());
         let node = match &self.node {
-            None => Node::new(Role::source(), std::iter::empty(), None),
+            None => Node::new(role, std::iter::empty(), None),
             Some(above) => {
-                let mut entries = self.sources();
-                bound(&mut entries, MAX_SOURCES - 1);
-                Node::new(Role::source(), entries.drain(..), above.deadline().cloned())
+                let mut sources = above.all_sources();
+                bound(&mut sources, MAX_SOURCES - 1);
+                Node::new(role, sources.drain(..), above.deadline().cloned())
             }
         };
         (self.on(node.clone()), Canceller::new(Some(node)))
@@ -101,7 +102,7 @@ impl Context {
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Context {
         let cause = cause.into();
-        self.until_deadline(at.into(), || Late::caused_by(cause))
+        self.until_deadline(at.into(), |name| Late::caused_by(cause, name))
     }
 
     /// [`with_deadline`](Self::with_deadline) `after` from now. Zero means finished at birth; a time too long to
@@ -127,16 +128,16 @@ impl Context {
         now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline_cause(at, cause))
     }
 
-    fn until_deadline(&self, at: Instant, why: impl FnOnce() -> Late) -> Context {
+    fn until_deadline(&self, at: Instant, why: impl FnOnce(Option<&Name>) -> Late) -> Context {
         if self.deadline().is_some_and(|known| known <= at) {
             return self.clone();
         }
-        let deadline = Some(Deadline::new(at, why()));
+        let deadline = Some(Deadline::new(at, why(self.values.name())));
         let node = match self.node.as_ref().and_then(Node::event) {
             Some((moment, err)) => Node::finished(moment, err, deadline),
             None => match &self.node {
                 None => Node::new(Role::Plain, std::iter::empty(), deadline),
-                Some(above) => Node::over(&above.all_sources(), deadline),
+                Some(above) => Node::new(Role::Plain, above.all_sources().drain(..), deadline),
             },
         };
         self.on(node)
@@ -158,13 +159,13 @@ impl Context {
         Context { node: self.node.clone(), values: self.values.with(value) }
     }
 
-    /// This context with the values of `primary` in the place of its own.
+    /// This context with the values and the name of `primary` in the place of its own.
     #[must_use]
     pub fn with_values_of(&self, primary: &Context) -> Context {
         Context { node: self.node.clone(), values: primary.values.clone() }
     }
 
-    /// The values alone: never finished, no deadline. For work that has to outlive what started it.
+    /// The values and the name alone: never finished, no deadline. For work that has to outlive what started it.
     ///
     /// ```
     /// use context_merge::{Context, merge};
@@ -181,25 +182,32 @@ impl Context {
         Context { node: None, values: self.values.clone() }
     }
 
-    /// Names the sources and the deadline that have no name yet: the [`origin`](Error::origin) of the error, where
-    /// one of them is first. On a finished context, names an error that has no origin.
+    /// Names what is added from here on: each source and deadline that [`with_cancel`](Self::with_cancel),
+    /// [`with_deadline`](Self::with_deadline) or [`with_timeout`](Self::with_timeout) makes below it, up to a nearer
+    /// `named`. It is the [`origin`](Error::origin) of the error, where one of them is first.
     ///
-    /// Makes two allocations, one for the name, besides that of the conversion.
+    /// It never names what is there already, so that nobody is blamed for somebody else's event, and what was born under
+    /// a name keeps it for life. The name goes with the values: a merge has that of its primary. What is not derived from
+    /// a context ([`from_signal`](Self::from_signal), [`until`](Self::until)) has the name that its error brings
+    /// ([`Error::named`]).
+    ///
+    /// Makes one allocation, besides that of the conversion.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    /// use std::time::Duration;
+    ///
+    /// let (caller, hang_up) = Context::background().named("caller").with_cancel();
+    /// let query = caller.named("db").with_timeout(Duration::ZERO);
+    /// assert_eq!(query.err().unwrap().origin(), Some("db"));
+    ///
+    /// let query = caller.named("db").with_timeout(Duration::from_secs(5));
+    /// hang_up.cancel();
+    /// assert_eq!(query.err().unwrap().origin(), Some("caller"), "the database is not to blame");
+    /// ```
     #[must_use]
     pub fn named(&self, name: impl Into<Arc<str>>) -> Context {
-        let Some(node) = &self.node else { return self.clone() };
-        if let Some((moment, err)) = node.event() {
-            if err.origin().is_some() {
-                return self.clone();
-            }
-            let err = err.or_named(Some(&Name::new(name.into())));
-            return self.on(Node::finished(moment, err, node.deadline().cloned()));
-        }
-        let name = Name::new(name.into());
-        let mut sources = node.all_sources();
-        sources.iter_mut().for_each(|(_, known)| *known = known.or(Some(&name)));
-        let deadline = node.deadline().cloned().map(|known| known.or_named(&name));
-        self.on(Node::over(&sources, deadline))
+        Context { node: self.node.clone(), values: self.values.named(Name::new(name.into())) }
     }
 
     /// Observes as this one, with a reference count and a list of waiters of its own: with one for each worker or
@@ -209,7 +217,7 @@ impl Context {
     #[must_use]
     pub fn relay(&self) -> Context {
         match &self.node {
-            Some(node) if !node.is_finished() => self.on(Relay::of(self.sources(), node.deadline().cloned())),
+            Some(node) if !node.is_finished() => self.on(Relay::of(node.all_sources(), node.deadline().cloned())),
             _ => self.clone(),
         }
     }
@@ -246,6 +254,26 @@ impl Context {
         self.err().map_or(Ok(()), Err)
     }
 
+    /// Whether the event that finished this context is the one that finished `input`: which input it was, told without
+    /// strings. False while either is not finished. Deadlines of one instant count as one.
+    ///
+    /// ```
+    /// use context_merge::{Context, merge};
+    ///
+    /// let (shutdown, stop) = Context::background().with_cancel();
+    /// let (request, _hang_up) = Context::background().with_cancel();
+    /// let ctx = merge(&request, &shutdown).with_cancel().0;
+    /// assert!(!ctx.finished_by(&shutdown));
+    /// stop.cancel();
+    /// assert!(ctx.finished_by(&shutdown));
+    /// assert!(!ctx.finished_by(&request));
+    /// ```
+    pub fn finished_by(&self, input: &Context) -> bool {
+        // Moments tell events apart, but for deadlines: each cancel has a number of its own.
+        let moment = |ctx: &Context| ctx.node.as_ref()?.event().map(|(moment, _)| moment);
+        moment(self).is_some_and(|own| moment(input) == Some(own))
+    }
+
     /// The earliest deadline of all that it is made of; the same after the finish.
     pub fn deadline(&self) -> Option<Instant> {
         self.own_deadline().map(|deadline| deadline.at)
@@ -278,10 +306,6 @@ impl Context {
     fn event_but_for_time(&self) -> Option<(Moment, Error)> {
         self.node.as_ref()?.event_but_for_time()
     }
-
-    fn sources(&self) -> Set {
-        self.node.iter().flat_map(Node::all_sources).map(Entry::of).collect()
-    }
 }
 
 impl From<&Context> for Context {
@@ -302,6 +326,9 @@ impl fmt::Debug for Context {
         };
         if let Some(remaining) = self.remaining() {
             out.field("remaining", &remaining);
+        }
+        if let Some(name) = self.values.name() {
+            out.field("name", &name.as_str());
         }
         out.field("values", &self.values.len()).finish()
     }

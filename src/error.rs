@@ -9,7 +9,7 @@ use crate::release::let_go;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// The name that `Context::named` gives. One word, because an `Error` has only two.
+/// A name for what happens. One word, because an `Error` has only two.
 #[derive(Clone)]
 pub(crate) struct Name(Arc<Arc<str>>);
 
@@ -58,8 +58,8 @@ impl Drop for Reason {
 static DEADLINE_EXCEEDED: LazyLock<Arc<Reason>> =
     LazyLock::new(|| Arc::new(Reason { kind: ErrorKind::DeadlineExceeded, cause: None }));
 
-/// Why a context finished: cancelled or past its deadline, with the cause that was given and the name of the input
-/// that was first.
+/// Why a context finished: cancelled or past its deadline, with the cause that was given and the name that the source
+/// or deadline was born under.
 ///
 /// Two words; cloning it shares the cause. Displayed it reads `context cancelled` or `context deadline exceeded`,
 /// followed by ` (origin)` where there is one. The cause is also its [`source`](StdError::source).
@@ -67,9 +67,9 @@ static DEADLINE_EXCEEDED: LazyLock<Arc<Reason>> =
 /// ```
 /// use context_merge::Context;
 ///
-/// let (ctx, canceller) = Context::background().with_cancel();
+/// let (ctx, canceller) = Context::background().named("backup").with_cancel();
 /// canceller.cancel_with("the disk is full");
-/// let err = ctx.named("backup").err().unwrap();
+/// let err = ctx.err().unwrap();
 /// assert_eq!(err.to_string(), "context cancelled (backup)");
 /// assert_eq!(err.cause().unwrap().to_string(), "the disk is full");
 /// ```
@@ -106,6 +106,26 @@ impl Error {
         Self { reason: Some(Arc::new(reason)), origin: self.origin }
     }
 
+    /// The same error with `name` in the place of any origin it had: for a [`Signal`](crate::Signal) of your own, which
+    /// is born under no name.
+    ///
+    /// ```
+    /// use context_merge::Error;
+    ///
+    /// let err = Error::cancelled().named("leadership");
+    /// assert_eq!(err.origin(), Some("leadership"));
+    /// assert_eq!(err.to_string(), "context cancelled (leadership)");
+    /// ```
+    #[must_use]
+    pub fn named(self, name: impl Into<Arc<str>>) -> Self {
+        self.born_under(Some(&Name::new(name.into())))
+    }
+
+    /// The same error with this origin.
+    pub(crate) fn born_under(self, name: Option<&Name>) -> Self {
+        Self { origin: name.cloned(), ..self }
+    }
+
     /// In which way the context finished.
     pub fn kind(&self) -> ErrorKind {
         self.reason.as_ref().map_or(ErrorKind::Cancelled, |reason| reason.kind)
@@ -127,17 +147,10 @@ impl Error {
         self.reason.as_ref()?.cause.as_deref()
     }
 
-    /// The name of the input that finished first, where it had one ([`Context::named`](crate::Context::named)).
+    /// The name that the source or deadline was born under that finished first
+    /// ([`Context::named`](crate::Context::named)), where there was one.
     pub fn origin(&self) -> Option<&str> {
         self.origin.as_ref().map(Name::as_str)
-    }
-
-    /// The same error under `name`, unless it has an origin already.
-    pub(crate) fn or_named(mut self, name: Option<&Name>) -> Self {
-        if self.origin.is_none() {
-            self.origin = name.cloned();
-        }
-        self
     }
 
     /// Whether both are the same reason under the same name.
@@ -153,18 +166,14 @@ impl Error {
 pub(crate) struct Late(Error);
 
 impl Late {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(name: Option<&Name>) -> Self {
         // Taken now, so that no look ever waits for its lock.
         LazyLock::force(&DEADLINE_EXCEEDED);
-        Self(Error { reason: None, origin: None })
+        Self(Error { reason: None, origin: name.cloned() })
     }
 
-    pub(crate) fn caused_by(cause: Cause) -> Self {
-        Self(Error::deadline_exceeded().with_cause(cause))
-    }
-
-    pub(crate) fn or_named(self, name: &Name) -> Self {
-        Self(self.0.or_named(Some(name)))
+    pub(crate) fn caused_by(cause: Cause, name: Option<&Name>) -> Self {
+        Self(Error::deadline_exceeded().with_cause(cause).born_under(name))
     }
 
     pub(crate) fn same(&self, other: &Self) -> bool {

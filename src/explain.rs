@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::cell::Moment;
 use crate::context::Context;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Name};
 use crate::fate::Deadline;
-use crate::node::{Named, Node};
-use crate::relay::named_leaves;
-use crate::source::Role;
+use crate::node::Node;
+use crate::relay::leaves;
+use crate::source::{Found, Role};
 use crate::sync::now;
 
 /// What a context is made of at one moment; made by [`Context::explain`]. Displayed it is a tree.
@@ -45,9 +45,9 @@ impl Context {
     /// ```
     /// use context_merge::{Context, merge};
     ///
-    /// let (shutdown, stop) = Context::background().with_cancel();
-    /// let (request, _hang_up) = Context::background().with_value("GET /").with_cancel();
-    /// let ctx = merge(request.named("request"), shutdown.named("shutdown"));
+    /// let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
+    /// let (request, _hang_up) = Context::background().with_value("GET /").named("request").with_cancel();
+    /// let ctx = merge(&request, &shutdown);
     /// stop.cancel_with("SIGTERM");
     /// assert_eq!(
     ///     ctx.explain().to_string(),
@@ -70,9 +70,7 @@ impl Context {
         }
         let summary = match (finished, &self.node) {
             (Some((_, err)), _) => with_cause(err.to_string(), &err),
-            (None, Some(node)) if node.deadline().is_some() || node.sources().any(|(source, _)| source.can_fire()) => {
-                "live".into()
-            }
+            (None, Some(node)) if node.deadline().is_some() || node.sources().any(Node::can_fire) => "live".into(),
             (None, Some(_)) => "live: nothing can finish it any more".into(),
             (None, None) => "live: never finished".into(),
         };
@@ -100,8 +98,8 @@ impl Context {
 }
 
 /// A source, and what it stands for: a relay for gathers at most, and those for no more (N4 in `node.rs`).
-fn explain_source((source, name): Named<'_>, depth: usize, first: Option<Moment>, parts: &mut Vec<Part>) {
-    let event = source.find_leaf(name).map(|found| found.event());
+fn explain_source(source: &Node, depth: usize, first: Option<Moment>, parts: &mut Vec<Part>) {
+    let event = source.find_leaf().map(Found::event);
     let over = event.as_ref().map(|(moment, _)| *moment);
     let kind = match source.role() {
         Role::Plain | Role::Source { .. } => "source",
@@ -111,7 +109,7 @@ fn explain_source((source, name): Named<'_>, depth: usize, first: Option<Moment>
         Role::Relay(_) => "relay",
         Role::Gather { .. } => "gather",
     };
-    let origin = event.as_ref().and_then(|(_, err)| err.origin()).or(name.map(|name| name.as_str()));
+    let origin = event.as_ref().and_then(|(_, err)| err.origin()).or(source.name().map(Name::as_str));
     let mut text = origin.map_or_else(|| kind.to_owned(), |name| format!("{kind} {name:?}"));
     match (event, source.role()) {
         (None, Role::Relay(_) | Role::Gather { .. }) => {}
@@ -123,14 +121,14 @@ fn explain_source((source, name): Named<'_>, depth: usize, first: Option<Moment>
 
     match source.role() {
         Role::Relay(_) => {
-            for entry in source.entries().iter().filter(|entry| !entry.node.is_signal()) {
-                explain_source((&entry.node, entry.name.as_ref().or(name)), depth + 1, first, parts);
+            for above in source.entries().iter().filter(|above| !above.is_signal()) {
+                explain_source(above, depth + 1, first, parts);
             }
         }
         Role::Gather { .. } => {
             let (mut more, mut finished) = (0, 0);
-            for (at, leaf) in named_leaves((source, name)).enumerate() {
-                let event = leaf.0.find_leaf(None).map(|found| found.moment);
+            for (at, leaf) in leaves(source).enumerate() {
+                let event = leaf.find_leaf().map(|found| found.moment);
                 if at < SHOWN || (event.is_some() && event == first) {
                     explain_source(leaf, depth + 1, first, parts);
                 } else {

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::cell::Moment;
-use crate::error::{Error, Late, Name};
+use crate::error::{Error, Late};
 use crate::sync::{AtomicU32, BEFORE_ALL_CANCELS, Ordering, now, ticks};
 
 /// What finished a node; what is not less than `FIRST_ENTRY` names an entry by its index.
@@ -50,11 +50,6 @@ impl Fate {
 impl Deadline {
     pub(crate) fn new(at: Instant, why: Late) -> Self {
         Self { at, why }
-    }
-
-    /// The same under `name`, unless it has one already.
-    pub(crate) fn or_named(self, name: &Name) -> Self {
-        Self { why: self.why.or_named(name), ..self }
     }
 
     /// What the context reports, cause and origin included.

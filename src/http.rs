@@ -203,10 +203,6 @@ impl fmt::Display for InvalidTimeout {
 
 impl std::error::Error for InvalidTimeout {}
 
-/// The name that a context has to have for its cancel to be told as *unavailable*, so that callers try elsewhere: the one
-/// that stops a process or a server.
-pub const SHUTDOWN: &str = "shutdown";
-
 /// What an HTTP caller is told: 504 where the deadline was first, 503 where a cancel was.
 pub fn status(err: &Error) -> StatusCode {
     match err.kind() {
@@ -216,26 +212,34 @@ pub fn status(err: &Error) -> StatusCode {
 }
 
 /// What a gRPC caller is told, by its [number](https://grpc.io/docs/guides/status-codes/): 4 (deadline exceeded) where the
-/// deadline was first, 14 (unavailable) for a cancel whose origin is [`SHUTDOWN`], and 1 (cancelled) for all others.
+/// deadline was first, 1 (cancelled) where a cancel was. That the cancel was the server's shutdown, which is 14 (unavailable),
+/// the layer of the server knows, and tells.
 pub fn grpc_status(err: &Error) -> i32 {
     match err.kind() {
         ErrorKind::DeadlineExceeded => 4,
-        ErrorKind::Cancelled if err.origin() == Some(SHUTDOWN) => 14,
         ErrorKind::Cancelled => 1,
     }
 }
 
-/// What a caller is told in words: the error, and its cause where it has one.
+/// What a caller is told in words: the kind of the error and nothing else. A cause may say more than a caller should know.
+pub fn message(err: &Error) -> &'static str {
+    match err.kind() {
+        ErrorKind::DeadlineExceeded => "context deadline exceeded",
+        ErrorKind::Cancelled => "context cancelled",
+    }
+}
+
+/// The error and its cause in words, for a log. Not for a caller: see [`message`].
 ///
 /// ```
 /// use context_merge::{Context, http};
 ///
-/// let (ctx, canceller) = Context::background().with_cancel();
-/// let ctx = ctx.named(http::SHUTDOWN);
-/// canceller.cancel_with("SIGTERM");
+/// let (ctx, canceller) = Context::background().named("database").with_cancel();
+/// canceller.cancel_with("no connection to db-7");
 /// let err = ctx.err().unwrap();
-/// assert_eq!(http::reason(&err), "context cancelled (shutdown): SIGTERM");
-/// assert_eq!((http::status(&err).as_u16(), http::grpc_status(&err)), (503, 14));
+/// assert_eq!(http::reason(&err), "context cancelled (database): no connection to db-7");
+/// assert_eq!(http::message(&err), "context cancelled");
+/// assert_eq!((http::status(&err).as_u16(), http::grpc_status(&err)), (503, 1));
 /// ```
 pub fn reason(err: &Error) -> String {
     match err.cause() {

@@ -10,12 +10,11 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 //! // One for the process: everything stops with it.
-//! let (shutdown, stop) = Context::background().with_cancel();
-//! let shutdown = shutdown.named("shutdown");
+//! let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
 //!
 //! // One for each request: a deadline, and a value.
-//! let (request, hang_up) = Context::background().with_cancel();
-//! let request = request.with_timeout(Duration::from_secs(5)).named("request").with_value("GET /report");
+//! let (request, hang_up) = Context::background().named("request").with_cancel();
+//! let request = request.with_timeout(Duration::from_secs(5)).with_value("GET /report");
 //!
 //! // The work stops as soon as any of them says so, and knows which one and why.
 //! let ctx = merge(&request, &shutdown);

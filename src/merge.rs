@@ -1,17 +1,15 @@
 //! `merge` and `any_of`: the union of sets.
 
-use std::collections::HashSet;
-
 use crate::cell::Moment;
 use crate::context::Context;
-use crate::error::{Error, Name};
+use crate::error::Error;
 use crate::fate::Deadline;
-use crate::node::{Entry, MAX_SOURCES, Node, Set, first_event};
-use crate::relay::{bound, stands_for};
+use crate::node::{MAX_SOURCES, Node, Set, first_event};
+use crate::relay::{bound, deduplicate, stands_for};
 use crate::source::Role;
 
 /// A context that finishes when either input does, with the earlier deadline, and the error of the input that was
-/// first. Its values are those of `primary`.
+/// first. Its values and its name are those of `primary`.
 ///
 /// No task, no timer, no registration: what is not awaited costs one allocation, and dropping it leaves nothing
 /// behind. It is associative, commutative and idempotent but for the values, and
@@ -21,9 +19,9 @@ use crate::source::Role;
 /// use context_merge::{Context, merge};
 /// use std::time::Duration;
 ///
-/// let (shutdown, stop) = Context::background().with_cancel();
+/// let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
 /// let request = Context::background().with_timeout(Duration::from_secs(5)).with_value("request 7");
-/// let ctx = merge(&request, &shutdown.named("shutdown"));
+/// let ctx = merge(&request, &shutdown);
 ///
 /// assert_eq!(ctx.deadline(), request.deadline());
 /// assert_eq!(ctx.value::<&str>(), Some(&"request 7"));
@@ -76,7 +74,7 @@ fn both(a: Node, b: Node) -> Option<Node> {
     if a.is_live_root() && b.is_live_root() && !a.same(&b) {
         // Most merges are of this kind. Both handles move into the new node.
         let deadline = earlier(a.deadline(), b.deadline()).cloned();
-        return Some(Node::new(Role::Plain, [a, b].into_iter().map(Entry::unnamed), deadline));
+        return Some(Node::new(Role::Plain, [a, b].into_iter(), deadline));
     }
     if a.is_quiet_set() && b.is_quiet_set() && share_nothing(&a, &b) {
         let deadline = earlier(a.deadline(), b.deadline()).cloned();
@@ -100,10 +98,10 @@ fn share_nothing(a: &Node, b: &Node) -> bool {
 
 /// Whether the two sources are not the same, and neither stands for the other as far as that is searched.
 fn are_apart(a: &Node, b: &Node) -> bool {
-    !a.same(b) && stands_for(a, b, false).is_none() && stands_for(b, a, false).is_none()
+    !a.same(b) && !stands_for(a, b) && !stands_for(b, a)
 }
 
-/// From this size on, duplicates are looked up by hash.
+/// From this size on, duplicates are left for the end.
 const MANY: usize = 32;
 
 /// The inputs so far.
@@ -112,7 +110,7 @@ struct Union {
     /// The live input of which the union is, where it is no more than that.
     whole: Option<Node>,
     /// What it is else.
-    sources: Sources,
+    sources: Set,
     /// The earliest deadline of the live inputs, of the earlier argument where two are equal.
     deadline: Option<Deadline>,
     /// The input that was seen to have finished first.
@@ -146,18 +144,33 @@ impl Union {
     fn add_live(&mut self, node: Node) {
         let deadline = self.deadline.as_ref();
         match self.whole.take() {
-            Some(whole) if covers(&whole, &node, deadline, false) => self.whole = Some(whole),
-            Some(whole) if covers(&node, &whole, deadline, true) => self.whole = Some(node),
+            Some(whole) if covers(&whole, node.sources(), deadline) => self.whole = Some(whole),
+            Some(whole) if covers(&node, whole.sources(), deadline) => self.whole = Some(node),
             Some(whole) => {
-                self.sources.extend(whole);
-                self.sources.extend(node);
+                self.extend(whole);
+                self.extend(node);
             }
-            None if self.sources.set.is_empty() => self.whole = Some(node),
-            None if self.sources.are_in(&node) && same_deadline(node.deadline(), deadline) => {
-                self.sources = Sources::default();
+            None if self.sources.len() < MANY && covers(&node, self.sources.iter(), deadline) => {
+                self.sources.clear();
                 self.whole = Some(node);
             }
-            None => self.sources.extend(node),
+            None => self.extend(node),
+        }
+    }
+
+    /// Adds the sources of `node`; a handle of what is its own only source moves.
+    fn extend(&mut self, node: Node) {
+        let is_new = |set: &Set, source: &Node| set.len() >= MANY || !set.iter().any(|known| known.same(source));
+        if node.is_root() {
+            if is_new(&self.sources, &node) {
+                self.sources.push(node);
+            }
+            return;
+        }
+        for source in node.sources() {
+            if is_new(&self.sources, source) {
+                self.sources.push(source.clone());
+            }
         }
     }
 
@@ -167,7 +180,7 @@ impl Union {
             // gather may not have been told.
             let before = match &self.whole {
                 Some(whole) => whole.first_event(),
-                None => first_event(&self.sources.set, self.deadline.as_ref()),
+                None => first_event(&self.sources, self.deadline.as_ref()),
             };
             // At the same moment too: it was live then, so it was taken before what had finished.
             let before = before.filter(|(other, _)| *other <= moment);
@@ -180,11 +193,14 @@ impl Union {
             let (moment, err) = before.unwrap_or((moment, err));
             return Some(Node::finished(moment, err, deadline));
         }
-        if self.whole.is_some() || self.sources.set.is_empty() {
+        if self.whole.is_some() || self.sources.is_empty() {
             return self.whole;
         }
-        bound(&mut self.sources.set, MAX_SOURCES);
-        Some(Node::new(Role::Plain, self.sources.set.drain(..), self.deadline))
+        if self.sources.len() > MANY {
+            deduplicate(&mut self.sources);
+        }
+        bound(&mut self.sources, MAX_SOURCES);
+        Some(Node::new(Role::Plain, self.sources.drain(..), self.deadline))
     }
 }
 
@@ -203,26 +219,10 @@ fn earlier<'a>(a: Option<&'a Deadline>, b: Option<&'a Deadline>) -> Option<&'a D
     }
 }
 
-/// Whether a union of the two observes as `whole`, given the deadline of the union. Where `part` came first, `whole`
-/// has to tell the names that it has, because the earlier argument's are kept: what stands for others and comes before
-/// a source there, and not here, may have that source too, under another name.
-fn covers(whole: &Node, part: &Node, deadline: Option<&Deadline>, part_is_first: bool) -> bool {
-    let is_alone = |(source, _): &(&Node, Option<&Name>)| !source.stands_for_others();
-    let alone = || whole.sources().take_while(is_alone).count();
-    let begin_alike = || {
-        let both = whole.sources().zip(part.sources());
-        both.take_while(|((a, a_name), (b, b_name))| a.same(b) && Name::same(*a_name, *b_name)).count()
-    };
-    same_deadline(whole.deadline(), deadline)
-        && part.sources().enumerate().all(|(index, (source, name))| {
-            let mut found = whole.sources().enumerate().filter_map(|(at, (other, other_name))| {
-                let inner = if source.same(other) { None } else { stands_for(other, source, part_is_first)? };
-                Some((at, inner.or(other_name)))
-            });
-            let Some((at, other_name)) = found.next() else { return false };
-            let first = |at| (is_alone(&(source, name)) && at <= alone()) || (at == index && at <= begin_alike());
-            !part_is_first || (Name::same(name, other_name) && first(at))
-        })
+/// Whether a union with the sources of `part` observes as `whole`, given the deadline of the union.
+fn covers<'a>(whole: &Node, mut part: impl Iterator<Item = &'a Node>, deadline: Option<&Deadline>) -> bool {
+    let has = |source: &Node| whole.sources().any(|other| other.same(source) || stands_for(other, source));
+    same_deadline(whole.deadline(), deadline) && part.all(has)
 }
 
 fn same_deadline(a: Option<&Deadline>, b: Option<&Deadline>) -> bool {
@@ -230,58 +230,5 @@ fn same_deadline(a: Option<&Deadline>, b: Option<&Deadline>) -> bool {
         (None, None) => true,
         (Some(a), Some(b)) => a.same(b),
         _ => false,
-    }
-}
-
-/// Sources in the order of the arguments, each once, under the name it came with first.
-#[derive(Default)]
-struct Sources {
-    set: Set,
-    /// Their addresses, once there are `MANY`.
-    seen: Option<HashSet<usize>>,
-}
-
-impl Sources {
-    fn extend(&mut self, node: Node) {
-        if node.is_root() {
-            // The handle moves.
-            if !self.has(&node) {
-                self.push(Entry::unnamed(node));
-            }
-            return;
-        }
-        for (source, name) in node.sources() {
-            if !self.has(source) {
-                self.push(Entry::of((source, name)));
-            }
-        }
-    }
-
-    fn has(&self, source: &Node) -> bool {
-        match &self.seen {
-            Some(seen) => seen.contains(&source.address()),
-            None => self.set.iter().any(|entry| entry.node.same(source)),
-        }
-    }
-
-    fn push(&mut self, entry: Entry) {
-        let address = entry.node.address();
-        self.set.push(entry);
-        if let Some(seen) = &mut self.seen {
-            seen.insert(address);
-        } else if self.set.len() == MANY {
-            self.seen = Some(self.set.iter().map(|entry| entry.node.address()).collect());
-        }
-    }
-
-    /// Whether a union with `node` has just its sources. Where one stands for others their order counts too, which
-    /// decides under which name it has those.
-    fn are_in(&self, node: &Node) -> bool {
-        let ordered = || node.sources().any(|(source, _)| source.stands_for_others());
-        (self.set.len()..=MAX_SOURCES).contains(&node.sources().count())
-            && self.set.iter().enumerate().all(|(at, entry)| {
-                let mut there = node.sources().enumerate().filter(|(index, _)| *index == at || !ordered());
-                there.any(|(_, (source, name))| entry.node.same(source) && Name::same(entry.name.as_ref(), name))
-            })
     }
 }

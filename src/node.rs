@@ -6,7 +6,7 @@
 //!     gives the first event of all its sources: it completes what it finds marked, and only then looks at every mark
 //!     once more. A mark that it misses is timed later than the events it had completed.
 //! N3. The verdict is stored once and never changes.
-//! N4. Sets are flat: a node names all its sources, but a relay stands for those above it, and a gather, which is in
+//! N4. Sets are flat: a node has all its sources as entries, but a relay stands for those above it, and a gather, which is in
 //!     sets of more than eight, for a list of them. A relay's entries hold no relay; a gather's hold no relay and at
 //!     most one gather. So a look walks at most: entry, relay, list of gathers.
 //! N5. A signal is never behind a relay or a gather: whoever waits has to poll it.
@@ -15,31 +15,21 @@
 use smallvec::SmallVec;
 
 use crate::cell::{Cell, Moment};
-use crate::error::{Error, Name};
+use crate::error::Error;
 use crate::fate::{DEADLINE, Deadline, FIRST_ENTRY, Fate, LIVE, OWN, Verdict};
 use crate::release::let_go;
 use crate::source::{Found, Role};
 use crate::sync::{Ordering, Shared, fence};
 
 /// A set of sources on the way into a node.
-pub(crate) type Set = SmallVec<[Entry; MAX_SOURCES]>;
+pub(crate) type Set = SmallVec<[Node; MAX_SOURCES]>;
 
-/// How many sources a node names before the older ones are gathered; signals do not count (N5). Under a
+/// How many sources a node has as entries before the older ones are gathered; signals do not count (N5). Under a
 /// model checker so few that small programs reach the edge.
 pub(crate) const MAX_SOURCES: usize = if cfg!(any(context_merge_loom, context_merge_shuttle)) { 2 } else { 8 };
 
 #[derive(Clone)]
-pub(crate) struct Node(Shared<Head, Entry>);
-
-/// A source in a set, under the name that was given closest to it.
-#[derive(Clone)]
-pub(crate) struct Entry {
-    pub(crate) node: Node,
-    pub(crate) name: Option<Name>,
-}
-
-/// A source of a node, and the name that it has there.
-pub(crate) type Named<'a> = (&'a Node, Option<&'a Name>);
+pub(crate) struct Node(Shared<Head, Node>);
 
 struct Head {
     fate: Fate,
@@ -54,29 +44,9 @@ impl Drop for Head {
     }
 }
 
-impl Entry {
-    pub(crate) fn of((node, name): Named<'_>) -> Self {
-        Self { node: node.clone(), name: name.cloned() }
-    }
-
-    pub(crate) fn unnamed(node: Node) -> Self {
-        Self { node, name: None }
-    }
-
-    /// The same source, under `name` if it has none.
-    pub(crate) fn named(&self, name: Option<&Name>) -> Self {
-        Self::of((&self.node, self.name.as_ref().or(name)))
-    }
-}
-
 impl Node {
-    pub(crate) fn new(role: Role, entries: impl ExactSizeIterator<Item = Entry>, deadline: Option<Deadline>) -> Self {
+    pub(crate) fn new(role: Role, entries: impl ExactSizeIterator<Item = Self>, deadline: Option<Deadline>) -> Self {
         Self(Shared::new(Head { fate: Fate::new(deadline), role }, entries))
-    }
-
-    /// A set of the sources of others.
-    pub(crate) fn over(sources: &[Named<'_>], deadline: Option<Deadline>) -> Self {
-        Self::new(Role::Plain, sources.iter().copied().map(Entry::of), deadline)
     }
 
     /// What is derived from or merged with finished contexts: it keeps the event, and no source.
@@ -97,7 +67,7 @@ impl Node {
     }
 
     #[inline]
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Self] {
         self.0.items()
     }
 
@@ -123,7 +93,7 @@ impl Node {
     pub(crate) fn is_root(&self) -> bool {
         match self.role() {
             Role::Plain => false,
-            Role::Relay(_) => !self.entries().iter().any(|entry| entry.node.is_signal()),
+            Role::Relay(_) => !self.entries().iter().any(Self::is_signal),
             _ => self.entries().is_empty(),
         }
     }
@@ -146,35 +116,34 @@ impl Node {
         self.fate().verdict() == LIVE && self.all_quiet()
     }
 
-    /// The sources as a derived node names them (N4, N5): all entries, and the node itself where it is a source, but a
+    /// The sources as a derived node has them (N4, N5): all entries, and the node itself where it is a source, but a
     /// relay for what it relays.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = Named<'_>> {
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Self> {
         let relays = self.is_relay();
         let own = !matches!(self.role(), Role::Plain);
-        let entries = self.entries().iter().filter(move |entry| !relays || entry.node.is_signal());
-        entries.map(|entry| (&entry.node, entry.name.as_ref())).chain(own.then_some((self, None)))
+        self.entries().iter().filter(move |entry| !relays || entry.is_signal()).chain(own.then_some(self))
     }
 
     /// The same in a list.
-    pub(crate) fn all_sources(&self) -> SmallVec<[Named<'_>; MAX_SOURCES]> {
-        let mut all = SmallVec::new();
-        self.sources().for_each(|source| all.push(source));
+    pub(crate) fn all_sources(&self) -> Set {
+        let mut all = Set::new();
+        self.sources().for_each(|source| all.push(source.clone()));
         all
     }
 
     /// Appends its sources to `set`; a handle of what is its own only source moves.
     pub(crate) fn sources_into(self, set: &mut Set) {
         if self.is_root() {
-            set.push(Entry::unnamed(self));
+            set.push(self);
         } else {
-            self.sources().for_each(|source| set.push(Entry::of(source)));
+            self.sources().for_each(|source| set.push(source.clone()));
         }
     }
 
     /// The sources that have a list of waiters: no more than `MAX_SOURCES`, for signals have none.
     pub(crate) fn each_listed(&self, mut each: impl FnMut(&Node)) {
         let entries = if self.is_relay() { &[] } else { self.entries() };
-        entries.iter().filter(|entry| !entry.node.is_signal()).for_each(|entry| each(&entry.node));
+        entries.iter().filter(|entry| !entry.is_signal()).for_each(&mut each);
         if !matches!(self.role(), Role::Plain | Role::Signal { .. }) {
             each(self);
         }
@@ -233,7 +202,7 @@ impl Node {
             LIVE => false,
             DEADLINE => true,
             OWN => self.is_signal(),
-            entry => self.entries()[(entry - FIRST_ENTRY) as usize].node.is_signal(),
+            entry => self.entries()[(entry - FIRST_ENTRY) as usize].is_signal(),
         }
     }
 
@@ -256,19 +225,18 @@ impl Node {
     /// Whether all entries, and the node itself where it is a source, are so.
     #[inline]
     pub(crate) fn all(&self, are: impl Fn(&Self) -> bool) -> bool {
-        self.entries().iter().all(|entry| are(&entry.node)) && (matches!(self.role(), Role::Plain) || are(self))
+        self.entries().iter().all(&are) && (matches!(self.role(), Role::Plain) || are(self))
     }
 
     /// Foreign signals are asked last, and not where something has happened already: that is earlier than what they
     /// would be seen to say now, and must not wait for one that blocks or panics.
     fn look_closer(&self) -> Verdict {
-        let stir = |signals| self.sources().any(|(source, _)| source.is_signal() == signals && source.stirs());
+        let stir = |signals| self.sources().any(|source| source.is_signal() == signals && source.stirs());
         let stirs = stir(false) || self.deadline().is_some_and(Deadline::is_reached) || stir(true);
         if stirs { self.decide() } else { LIVE }
     }
 
-    /// An event has been seen: takes the earliest of all (N2), the earlier entry where a source comes twice, and stores
-    /// it (N3).
+    /// An event has been seen: takes the earliest of all (N2), and stores it (N3).
     #[cold]
     pub(crate) fn decide(&self) -> Verdict {
         let verdict = self.earliest().map_or(LIVE, |(_, verdict)| verdict);
@@ -281,10 +249,10 @@ impl Node {
 
     /// The event of its own source; what a relay stands for are entries.
     fn find_own(&self) -> Option<Found<'_>> {
-        if self.is_relay() { None } else { self.find(None) }
+        if self.is_relay() { None } else { self.find() }
     }
 
-    /// Keeps the event that decides a gather, under the name that it has inside the gather.
+    /// Keeps the event that decides a gather.
     pub(crate) fn settle(&self, found: Found<'_>) {
         // The verdict of a gather is of no other use: it says who stores. Nobody waits for the one who does.
         if let (Some(cell), Ok(())) = (self.cell(), self.fate().decide(OWN)) {
@@ -296,22 +264,21 @@ impl Node {
     /// What stands below those of its sources that have fired is told when this returns. Whoever fired them may still
     /// be at that.
     pub(crate) fn tell_below(&self) {
-        self.sources().for_each(|(source, _)| source.tell());
+        self.sources().for_each(Self::tell);
     }
 }
 
 /// The first event of a set that is not a node yet, or the deadline, if that will be before any.
-pub(crate) fn first_event(entries: &[Entry], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
+pub(crate) fn first_event(entries: &[Node], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
     let (_, verdict) = earliest(entries, || None, deadline)?;
     event_of(verdict, entries, deadline)
 }
 
-fn event_of(verdict: Verdict, entries: &[Entry], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
+fn event_of(verdict: Verdict, entries: &[Node], deadline: Option<&Deadline>) -> Option<(Moment, Error)> {
     if verdict == DEADLINE {
         return deadline.map(|deadline| (deadline.moment(), deadline.err()));
     }
-    let entry = &entries[(verdict - FIRST_ENTRY) as usize];
-    entry.node.find(entry.name.as_ref()).map(Found::event)
+    entries[(verdict - FIRST_ENTRY) as usize].find().map(Found::event)
 }
 
 /// The earliest event of a set, and the verdict that names it, once one has been seen (N2).
@@ -320,7 +287,7 @@ fn event_of(verdict: Verdict, entries: &[Entry], deadline: Option<&Deadline>) ->
 /// second walk misses is timed after it, and so after each event that the first walk completed, or after the deadline
 /// that was seen to be reached.
 fn earliest<'a>(
-    entries: &'a [Entry],
+    entries: &'a [Node],
     own: impl Fn() -> Option<Found<'a>>,
     deadline: Option<&Deadline>,
 ) -> Option<(Moment, Verdict)> {
@@ -340,7 +307,7 @@ fn earliest<'a>(
             }
         };
         for (index, entry) in (FIRST_ENTRY..).zip(entries) {
-            if let Some(found) = entry.node.find(entry.name.as_ref()) {
+            if let Some(found) = entry.find() {
                 consider(found.moment, index);
             }
         }

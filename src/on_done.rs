@@ -198,7 +198,7 @@ impl Context {
             return OnDone { callback: None };
         }
         let Some(node) = &self.node else { return OnDone { callback: Some(Arc::new(Never(Mutex::new(Some(f))))) } };
-        let (signals, deadline) = (node.sources().any(|(source, _)| source.is_signal()), node.deadline().is_some());
+        let (signals, deadline) = (node.sources().any(Node::is_signal), node.deadline().is_some());
         let runtime = Handle::try_current().ok().filter(|_| signals || deadline);
         assert!(runtime.is_some() || !signals, "on_done of a context with a foreign signal needs a tokio runtime");
         // Before anything is registered, so that a panic leaves nothing behind.

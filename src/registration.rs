@@ -114,7 +114,7 @@ impl<C: Borrow<Context>> Registration<C> {
     pub(crate) fn listen(&mut self) {
         let Some(node) = &self.ctx.borrow().node else { return };
         let mut signals = Vec::new();
-        for source in node.entries().iter().map(|entry| &entry.node).chain([node]) {
+        for source in node.entries().iter().chain([node]) {
             if let Role::Signal { signal, .. } = source.role() {
                 signals.push((source.clone(), signal.done()));
             }

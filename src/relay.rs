@@ -9,11 +9,10 @@ use std::collections::HashSet;
 use smallvec::SmallVec;
 
 use crate::cell::Cell;
-use crate::error::Name;
 use crate::fate::Deadline;
-use crate::node::{Entry, MAX_SOURCES, Named, Node, Set};
+use crate::node::{MAX_SOURCES, Node, Set};
 use crate::release::in_turn;
-use crate::source::{Found, Role, earlier};
+use crate::source::{Found, Role, keep_earlier};
 use crate::sync::{Arc, OnceLock, Ordering, fence};
 use crate::waiters::{Key, Lower};
 
@@ -58,8 +57,8 @@ struct Upstream {
 
 impl Upstream {
     /// Links first and looks then: what fired in between is told here, by whoever made the links.
-    fn link(entries: &[Entry], list: &Arc<Lower>) -> Self {
-        let above = entries.iter().map(|entry| &entry.node).filter(|source| !source.is_signal());
+    fn link(entries: &[Node], list: &Arc<Lower>) -> Self {
+        let above = entries.iter().filter(|source| !source.is_signal());
         let link = |source: &Node| source.link(list).map(|key| (source.clone(), key));
         let upstream = Self { links: above.clone().filter_map(link).collect() };
         if above.clone().any(Node::stirs) {
@@ -82,7 +81,7 @@ impl Drop for Upstream {
 
 /// A list of sources, of which one may be a gather again: so gathers form lists, which are walked without a stack.
 pub(crate) struct Gather {
-    entries: Vec<Entry>,
+    entries: Vec<Node>,
     list: Arc<Lower>,
     upstream: Upstream,
     /// The addresses of its entries.
@@ -96,17 +95,17 @@ pub(crate) struct Gather {
 const NEAR: usize = 16;
 
 impl Gather {
-    fn entry(set: Set) -> Entry {
-        let entries = one_list(set.into_vec());
-        if let [entry] = &entries[..] {
-            return entry.clone();
+    fn of(set: Set) -> Node {
+        let entries = one_list(set).into_vec();
+        if let [source] = &entries[..] {
+            return source.clone();
         }
-        let leaves = entries.iter().map(|entry| as_gather(&entry.node).map_or(1, |gather| gather.leaves)).sum();
-        let members = entries.iter().map(|entry| entry.node.address()).collect();
+        let leaves = entries.iter().map(|source| as_gather(source).map_or(1, |gather| gather.leaves)).sum();
+        let members = entries.iter().map(Node::address).collect();
         let list = Lower::new();
         let upstream = Upstream::link(&entries, &list);
         let gather = Box::new(Self { entries, list, upstream, members, leaves });
-        Entry::unnamed(Node::new(Role::Gather { cell: Cell::new(), gather }, std::iter::empty(), None))
+        Node::new(Role::Gather { cell: Cell::new(), gather }, std::iter::empty(), None)
     }
 
     #[inline]
@@ -115,32 +114,35 @@ impl Gather {
     }
 
     /// The earliest event of all sources, kept for later looks where an event had been seen before this one began.
-    pub(crate) fn find<'a>(&'a self, source: &'a Node, name: Option<&'a Name>) -> Option<Found<'a>> {
-        if let Some(settled) = source.find_leaf(name) {
+    pub(crate) fn find<'a>(&'a self, source: &'a Node) -> Option<Found<'a>> {
+        if let Some(settled) = source.find_leaf() {
             return Some(settled);
         }
-        if self.list.is_told() && self.walk(None).is_some() {
-            // Every mark of the first walk is complete: as in `node::earliest`, the second finds what stays first.
-            fence(Ordering::SeqCst);
-            source.settle(self.walk(None)?);
+        let told = self.list.is_told();
+        let found = self.walk()?;
+        if !told {
+            return Some(found);
         }
-        self.walk(name)
+        // Every mark of the first walk is complete: as in `node::earliest`, the second finds what stays first.
+        fence(Ordering::SeqCst);
+        let first = self.walk()?;
+        source.settle(first);
+        Some(first)
     }
 
-    fn walk<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+    fn walk(&self) -> Option<Found<'_>> {
         let mut first = None;
-        let mut level = Some((self, name));
-        while let Some((gather, name)) = level.take() {
-            for entry in &gather.entries {
-                let name = entry.name.as_ref().or(name);
-                let found = entry.node.find_leaf(name);
-                match as_gather(&entry.node) {
-                    Some(further) if found.is_none() => level = Some((further, name)),
-                    _ => earlier(&mut first, found.map(|found| found.behind(level.is_some()))),
+        let mut level = Some(self);
+        while let Some(gather) = level.take() {
+            for source in &gather.entries {
+                let found = source.find_leaf();
+                match as_gather(source) {
+                    Some(further) if found.is_none() => level = Some(further),
+                    _ => keep_earlier(&mut first, found),
                 }
             }
         }
-        first.map(|found: Found<'_>| found.behind(false))
+        first
     }
 }
 
@@ -153,7 +155,7 @@ fn as_gather(source: &Node) -> Option<&Gather> {
 
 /// Leaves a set as it is, or, where it has more than `most` sources, gathers all of them behind one. Signals stay.
 pub(crate) fn bound(set: &mut Set, most: usize) {
-    let fits = |set: &Set| set.len() <= most || set.iter().filter(|entry| !entry.node.is_signal()).count() <= most;
+    let fits = |set: &Set| set.len() <= most || set.iter().filter(|source| !source.is_signal()).count() <= most;
     if fits(set) {
         return;
     }
@@ -162,30 +164,29 @@ pub(crate) fn bound(set: &mut Set, most: usize) {
     if fits(set) {
         return;
     }
-    let (signals, rest): (Set, Set) = set.drain(..).partition(|entry| entry.node.is_signal());
-    set.push(Gather::entry(rest));
+    let (signals, rest): (Set, Set) = set.drain(..).partition(Node::is_signal);
+    set.push(Gather::of(rest));
     set.extend(signals);
 }
 
 /// Puts what they relay in the place of relays.
 fn expand(set: &mut Set) {
-    for entry in std::mem::take(set) {
-        if entry.node.is_relay() {
-            let above = entry.node.entries().iter().filter(|above| !above.node.is_signal());
-            set.extend(above.map(|above| above.named(entry.name.as_ref())));
+    for source in std::mem::take(set) {
+        if source.is_relay() {
+            set.extend(source.entries().iter().filter(|above| !above.is_signal()).cloned());
         } else {
-            set.push(entry);
+            set.push(source);
         }
     }
     deduplicate(set);
 }
 
-/// Keeps the first of each; without an allocation for as many as most sets have.
-fn deduplicate(entries: &mut Set) {
+/// Keeps one of each; without an allocation for as many as most sets have.
+pub(crate) fn deduplicate(set: &mut Set) {
     let mut few = SmallVec::<[usize; 2 * MAX_SOURCES]>::new();
     let mut many = HashSet::new();
-    entries.retain(|entry| {
-        let address = entry.node.address();
+    set.retain(|source| {
+        let address = source.address();
         if few.len() < few.inline_size() {
             let new = !few.contains(&address);
             if new {
@@ -197,97 +198,46 @@ fn deduplicate(entries: &mut Set) {
     });
 }
 
-/// The name under which a relay, or a gather as far as it is searched, has `source` among those it stands for. With
-/// `exactly`, only where no gather comes before it there, which may have it under another name.
+/// Whether `whole` is a relay, or a gather, that has `source` among its own entries.
 #[inline]
-pub(crate) fn stands_for<'a>(whole: &'a Node, source: &Node, exactly: bool) -> Option<Option<&'a Name>> {
-    let entries = match whole.role() {
-        Role::Relay(_) => whole.entries(),
-        Role::Gather { gather, .. } if gather.members.contains(&source.address()) => &gather.entries,
-        _ => return None,
-    };
-    let mut searched = entries.iter().take_while(|entry| !exactly || as_gather(&entry.node).is_none());
-    searched.find(|entry| entry.node.same(source)).map(|entry| entry.name.as_ref())
+pub(crate) fn stands_for(whole: &Node, source: &Node) -> bool {
+    match whole.role() {
+        Role::Relay(_) => whole.entries().iter().any(|entry| entry.same(source)),
+        Role::Gather { gather, .. } => gather.members.contains(&source.address()),
+        _ => false,
+    }
 }
 
-/// Keeps the largest gather among the entries, takes apart what the others do not share with it, and leaves out what
-/// stands after it and is in it already.
-fn one_list(entries: Vec<Entry>) -> Vec<Entry> {
-    let gathers = entries.iter().filter_map(|entry| as_gather(&entry.node).map(|gather| (entry, gather)));
-    let Some((kept, _)) = gathers.max_by_key(|(_, gather)| gather.leaves) else { return entries };
-    let (kept, named) = (kept.node.clone(), kept.name.is_some());
-    let near: Vec<&Node> = list_of(&kept).take(NEAR).collect();
-    let alike = if named { 0 } else { 1 + near.windows(2).take_while(|pair| begins_with(pair[0], pair[1])).count() };
-    let mut out = Set::new();
-    let mut passed = false;
-    for entry in &entries {
-        if entry.node.same(&kept) {
-            out.push(entry.clone());
-            passed = true;
-        } else if as_gather(&entry.node).is_some() {
-            take_apart(entry, &near, if passed { near.len() } else { alike }, passed, &mut out);
-        } else if !(passed && is_in(&near, &entry.node)) {
-            out.push(entry.clone());
-        }
+/// Keeps the largest gather of a set, takes the others apart as far as they do not share its list, and leaves out what
+/// is in it already.
+fn one_list(set: Set) -> Set {
+    let gathers = set.iter().filter_map(|source| as_gather(source).map(|gather| (source, gather.leaves)));
+    let Some((kept, _)) = gathers.max_by_key(|(_, leaves)| *leaves) else { return set };
+    let near: Vec<&Node> = list_of(kept).take(NEAR).collect();
+    let is_new = |source: &&Node| as_gather(source).is_none() && !near.iter().any(|near| stands_for(near, source));
+    let mut out = Set::from_elem(kept.clone(), 1);
+    for source in &set {
+        let apart = list_of(source).take_while(|level| !near.iter().any(|near| near.same(level)));
+        apart.flat_map(entries_or_self).filter(is_new).for_each(|source| out.push(source.clone()));
     }
     deduplicate(&mut out);
-    out.into_vec()
+    out
 }
 
-/// A gather and those above it.
+/// A gather and those above it; any other source by itself.
 fn list_of(source: &Node) -> impl Iterator<Item = &Node> {
     std::iter::successors(Some(source), |source| {
-        as_gather(source)?.entries.iter().map(|entry| &entry.node).find(|above| as_gather(above).is_some())
+        as_gather(source)?.entries.iter().find(|above| as_gather(above).is_some())
     })
+}
+
+fn entries_or_self(source: &Node) -> &[Node] {
+    as_gather(source).map_or(std::slice::from_ref(source), |gather| &gather.entries)
 }
 
 /// The sources that a gather stands for, across its list; any other source itself.
 pub(crate) fn leaves(source: &Node) -> impl Iterator<Item = &Node> {
-    named_leaves((source, None)).map(|(leaf, _)| leaf)
-}
-
-/// The same, each under the name that it has there.
-pub(crate) fn named_leaves<'a>(source: Named<'a>) -> impl Iterator<Item = Named<'a>> {
-    let above = |(source, name): Named<'a>| {
-        let entries = as_gather(source).map_or(&[][..], |gather| &gather.entries);
-        entries.iter().map(move |entry| (&entry.node, entry.name.as_ref().or(name)))
-    };
-    let further = move |source: &Named<'a>| above(*source).find(|(node, _)| as_gather(node).is_some());
-    let list = std::iter::successors(Some(source), further);
-    list.flat_map(above).chain([source]).filter(|(source, _)| as_gather(source).is_none())
-}
-
-fn is_in(gathers: &[&Node], source: &Node) -> bool {
-    let address = source.address();
-    gathers.iter().filter_map(|source| as_gather(source)).any(|gather| gather.members.contains(&address))
-}
-
-/// Whether `above` is what a gather tells first, and as it tells itself.
-fn begins_with(gather: &Node, above: &Node) -> bool {
-    let first = as_gather(gather).and_then(|gather| gather.entries.first());
-    first.is_some_and(|first| first.name.is_none() && first.node.same(above))
-}
-
-/// Appends the sources of a gather in their order, but what is in those that are kept. Before the kept one has been
-/// `passed` only the first few are good for that, which tell what they have as it would be told here: so as not to
-/// take a later argument's name for a source, or its name for one that has none.
-fn take_apart(entry: &Entry, kept: &[&Node], alike: usize, passed: bool, out: &mut Set) {
-    let mut behind = Vec::new();
-    let mut level = Some(entry.clone());
-    while let Some(entry) = level.take() {
-        let shared = (passed || entry.name.is_none()) && kept.iter().take(alike).any(|kept| kept.same(&entry.node));
-        let Some(gather) = as_gather(&entry.node).filter(|_| !shared) else { break };
-        let mut after = Vec::new();
-        for above in gather.entries.iter().map(|above| above.named(entry.name.as_ref())) {
-            if as_gather(&above.node).is_some() {
-                level = Some(above);
-            } else if !(passed && is_in(kept, &above.node)) {
-                if level.is_none() { out.push(above) } else { after.push(above) }
-            }
-        }
-        behind.push(after);
-    }
-    out.extend(behind.into_iter().rev().flatten());
+    list_of(source).flat_map(entries_or_self).filter(|source| as_gather(source).is_none())
 }
 
 /// What a gather held is let go one after the other: the sources below a gather hold the gather, and so on up, as

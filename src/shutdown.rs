@@ -181,6 +181,16 @@ impl Shutdown {
         self.0.tracker.spawn(work)
     }
 
+    /// A layer for a server whose requests end with [`stopping`](Self::stopping): its handlers find
+    /// [`draining`](Self::draining) and spawn what goes on after the response by a
+    /// [`ServerContext`](crate::tower::ServerContext), which [`ended`](Self::ended) waits for.
+    #[cfg(feature = "tower")]
+    pub fn layer(&self) -> crate::tower::ContextLayer {
+        let tracker = self.tracker().clone();
+        let layer = crate::tower::ContextLayer::new(self.stopping()).draining(self.draining());
+        layer.tracked(move || tracker.token())
+    }
+
     /// Begins the shutdown, from any thread. True for the one call that did; any other one changes nothing. With a
     /// delay, `cause` is that of [`terminating`](Self::terminating), without one that of [`draining`](Self::draining).
     ///

@@ -19,7 +19,8 @@ use crate::waiters::Waiters;
 /// Somebody else's cancellation, seen as a context by [`Context::from_signal`].
 ///
 /// It happened when it was first seen: by a look, or by a future that waits. From then on it stays, whatever `err`
-/// says later.
+/// says later. It is derived from no context, so it is born under no name: the origin is the one that its error brings
+/// ([`Error::named`]).
 ///
 /// ```
 /// use context_merge::{Context, Error, Signal, merge};
@@ -71,7 +72,7 @@ impl Context {
     /// happens all the same. A source that was cancelled and a deadline that has passed are seen without asking. In the
     /// task of an [`on_done`](Self::on_done) it is left to the panic hook; what else finishes the context still counts.
     pub fn from_signal(signal: impl Signal) -> Context {
-        let deadline = signal.deadline().map(|at| Deadline::new(at, Late::new()));
+        let deadline = signal.deadline().map(|at| Deadline::new(at, Late::new(None)));
         let role = Role::Signal { cell: Cell::new(), signal: Box::new(signal) };
         Context::of(Node::new(role, std::iter::empty(), deadline))
     }
@@ -79,7 +80,8 @@ impl Context {
     /// A context that is cancelled when `event` is ready. It is the one thing in this crate that spawns a task for
     /// a context; the task, and `event` with it, is dropped when nobody can see the context any more.
     ///
-    /// Where `event` panics, or its runtime is shut down, the context is never cancelled by it.
+    /// Where `event` panics, or its runtime is shut down, the context is never cancelled by it. Its error has no origin:
+    /// [`finished_by`](Self::finished_by) tells whether it was the first.
     ///
     /// ```
     /// use context_merge::Context;

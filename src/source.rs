@@ -1,6 +1,5 @@
 //! A node as a source: what can finish a context, whether its event has happened, and who waits for that.
 
-use std::cmp::Ordering as Order;
 use std::task::Waker;
 
 use crate::cell::{Cell, Moment};
@@ -20,6 +19,8 @@ pub(crate) enum Role {
         cell: Cell,
         waiters: Waiters,
         cancellers: AtomicU32,
+        /// What it was born under: the origin of its error.
+        name: Option<Name>,
     },
     /// Was finished when it was made; its cell has the event.
     Finished {
@@ -45,30 +46,19 @@ pub(crate) enum Role {
 pub(crate) struct Found<'a> {
     pub(crate) moment: Moment,
     cell: &'a Cell,
-    name: Option<&'a Name>,
-    /// Whether it stands behind the gather in a list of gathers, and so behind what is found further up.
-    behind: bool,
 }
 
 impl Found<'_> {
-    pub(crate) fn behind(self, behind: bool) -> Self {
-        Self { behind, ..self }
-    }
-
     pub(crate) fn event(self) -> (Moment, Error) {
-        (self.moment, self.err())
-    }
-
-    fn err(&self) -> Error {
-        let err = self.cell.err().expect("a marked source has its error").clone();
-        err.or_named(self.name)
+        (self.moment, self.cell.err().expect("a marked source has its error").clone())
     }
 }
 
 impl Role {
     /// With one `Canceller`.
-    pub(crate) fn source() -> Self {
-        Self::Source { cell: Cell::new(), waiters: Waiters::new(), cancellers: AtomicU32::new(1) }
+    pub(crate) fn source(name: Option<&Name>) -> Self {
+        let (cell, waiters) = (Cell::new(), Waiters::new());
+        Self::Source { cell, waiters, cancellers: AtomicU32::new(1), name: name.cloned() }
     }
 }
 
@@ -79,10 +69,6 @@ impl Node {
 
     pub(crate) fn is_relay(&self) -> bool {
         matches!(self.role(), Role::Relay(_))
-    }
-
-    pub(crate) fn stands_for_others(&self) -> bool {
-        matches!(self.role(), Role::Relay(_) | Role::Gather { .. })
     }
 
     /// Its own event; a set and a relay have none.
@@ -119,7 +105,7 @@ impl Node {
         };
         match self.role() {
             // It holds no relay (N4).
-            Role::Relay(_) => self.entries().iter().all(|entry| is_quiet(&entry.node)),
+            Role::Relay(_) => self.entries().iter().all(is_quiet),
             _ => is_quiet(self),
         }
     }
@@ -128,39 +114,45 @@ impl Node {
     /// signals of a relay are asked by themselves (N5).
     pub(crate) fn stirs(&self) -> bool {
         match self.role() {
-            Role::Relay(_) => self.entries().iter().any(|entry| !entry.node.is_signal() && entry.node.stirs()),
+            Role::Relay(_) => self.entries().iter().any(|entry| !entry.is_signal() && entry.stirs()),
             Role::Gather { gather, .. } => gather.list().is_told(),
             Role::Signal { cell, signal } => cell.is_fired() || signal.err().map(|err| cell.mark(err)).is_some(),
             _ => self.is_fired(),
         }
     }
 
-    /// The earliest event here, or at those that it stands for; `name` is for what has none itself.
-    pub(crate) fn find<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+    /// The earliest event here, or at those that it stands for.
+    pub(crate) fn find(&self) -> Option<Found<'_>> {
         match self.role() {
             Role::Relay(_) => {
                 let mut first = None;
-                for entry in self.entries() {
-                    earlier(&mut first, entry.node.find_in_relay(entry.name.as_ref().or(name)));
-                }
+                self.entries().iter().for_each(|entry| keep_earlier(&mut first, entry.find_in_relay()));
                 first
             }
-            _ => self.find_in_relay(name),
+            _ => self.find_in_relay(),
         }
     }
 
     /// As `find`, for what a relay can hold (N4), so that nothing recurses.
-    fn find_in_relay<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+    fn find_in_relay(&self) -> Option<Found<'_>> {
         match self.role() {
-            Role::Gather { gather, .. } => gather.find(self, name),
-            _ => self.find_leaf(name),
+            Role::Gather { gather, .. } => gather.find(self),
+            _ => self.find_leaf(),
         }
     }
 
     /// The event of this very source.
-    pub(crate) fn find_leaf<'a>(&'a self, name: Option<&'a Name>) -> Option<Found<'a>> {
+    pub(crate) fn find_leaf(&self) -> Option<Found<'_>> {
         let cell = self.cell().filter(|cell| cell.is_fired())?;
-        Some(Found { moment: cell.complete(), cell, name, behind: false })
+        Some(Found { moment: cell.complete(), cell })
+    }
+
+    /// What one of our own sources was born under.
+    pub(crate) fn name(&self) -> Option<&Name> {
+        match self.role() {
+            Role::Source { name, .. } => name.as_ref(),
+            _ => None,
+        }
     }
 
     /// Its list, made and linked where it is a relay; None where nothing is ever told.
@@ -199,7 +191,7 @@ impl Node {
     /// Whether there is somebody who could still make it happen, or one of those that it stands for.
     pub(crate) fn can_fire(&self) -> bool {
         let relayed = if self.is_relay() { self.entries() } else { &[] };
-        let stands_for = relayed.iter().map(|entry| &entry.node).chain([self]).flat_map(leaves);
+        let stands_for = relayed.iter().chain([self]).flat_map(leaves);
         stands_for.into_iter().any(|leaf| match leaf.role() {
             // Relaxed: for people to read.
             Role::Source { cancellers, .. } => cancellers.load(Ordering::Relaxed) != 0,
@@ -238,7 +230,7 @@ impl Node {
     /// fired them may still be at that.
     pub(crate) fn tell(&self) {
         let relayed = if self.is_relay() { self.entries() } else { &[] };
-        for leaf in relayed.iter().map(|entry| &entry.node).chain([self]).flat_map(leaves) {
+        for leaf in relayed.iter().chain([self]).flat_map(leaves) {
             if let Some(list) = leaf.existing_waiters().filter(|_| leaf.is_fired()) {
                 list.tell();
             }
@@ -246,15 +238,9 @@ impl Node {
     }
 }
 
-/// Keeps in `first` the earlier of two events; of the same one, what was found first, unless it stands behind.
-pub(crate) fn earlier<'a>(first: &mut Option<Found<'a>>, other: Option<Found<'a>>) {
-    let Some(other) = other else { return };
-    let replaces = first.is_none_or(|first| match other.moment.cmp(&first.moment) {
-        Order::Less => true,
-        Order::Equal => first.behind,
-        Order::Greater => false,
-    });
-    if replaces {
+/// Keeps in `first` the earlier of two events.
+pub(crate) fn keep_earlier<'a>(first: &mut Option<Found<'a>>, other: Option<Found<'a>>) {
+    if let Some(other) = other.filter(|other| first.is_none_or(|first| other.moment < first.moment)) {
         *first = Some(other);
     }
 }

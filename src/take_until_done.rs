@@ -25,6 +25,8 @@ pub struct TakeUntilDone<S> {
     /// None once it is over. Boxed, so that the adapter can be moved.
     waiting: Option<Pin<Box<Waiting<Context>>>>,
     ended_by: Option<Error>,
+    /// How many items there are at most, as the stream said last.
+    most: Option<usize>,
 }
 
 struct Slot<S> {
@@ -63,12 +65,13 @@ impl<S: Send + 'static> Wake for Slot<S> {
     }
 }
 
-impl<S: Send + 'static> TakeUntilDone<S> {
+impl<S: Stream + Send + 'static> TakeUntilDone<S> {
     pub(crate) fn new(stream: S, ctx: Context) -> Self {
+        let most = stream.size_hint().1;
         let state = State { stream: Some(Box::pin(stream)), task: None, finished: false };
         let slot = Arc::new(Slot { ctx: ctx.clone(), state: Mutex::new(state) });
         let waker = Waker::from(Arc::clone(&slot));
-        let mut this = Self { slot, waker, waiting: Some(Box::pin(Waiting::new(ctx))), ended_by: None };
+        let mut this = Self { slot, waker, waiting: Some(Box::pin(Waiting::new(ctx))), ended_by: None, most };
         // At once, so that one that is never polled is let go as well.
         let _ = this.poll_finish();
         this
@@ -116,6 +119,7 @@ impl<S: Stream + Send + 'static> Stream for TakeUntilDone<S> {
         if let Some(mut stream) = stream {
             next = stream.as_mut().poll_next(cx);
             if !matches!(next, Poll::Ready(None)) {
+                self.most = stream.size_hint().1;
                 let mut state = self.slot.lock();
                 if !state.finished {
                     // A finish from here on takes both out, and wakes.
@@ -138,6 +142,10 @@ impl<S: Stream + Send + 'static> Stream for TakeUntilDone<S> {
             }
             _ => Poll::Ready(None),
         }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.waiting.as_ref().map_or(Some(0), |_| self.most))
     }
 }
 

@@ -28,25 +28,30 @@ use futures_core::{FusedStream, Stream};
 use pin_project::pin_project;
 use tonic::{Request, Status};
 
-use crate::http::{grpc_status, reason};
+use crate::http::{grpc_status, message};
+use crate::tower::{ServerContext, is_shutdown};
 use crate::{Context, Error, StreamExt, StreamWithContext, TakeUntilDone};
 
-/// `DeadlineExceeded`; `Unavailable` for a cancel whose origin is [`shutdown`](crate::http::SHUTDOWN); `Cancelled` for all
-/// others. The message is the error and its cause, and the error is the source.
+/// `DeadlineExceeded` where the deadline was first, `Cancelled` where a cancel was. The message is the kind of the error and
+/// nothing else, and the error is the source. Where it was the server's shutdown the layer makes that `Unavailable`, if the
+/// method answers with it before its first message.
 ///
 /// ```
 /// use context_merge::Error;
 /// use tonic::{Code, Status};
 ///
-/// let status = Status::from(Error::cancelled().with_cause("no longer needed"));
-/// assert_eq!((status.code(), status.message()), (Code::Cancelled, "context cancelled: no longer needed"));
+/// let status = Status::from(Error::cancelled().with_cause("no connection to db-7"));
+/// assert_eq!((status.code(), status.message()), (Code::Cancelled, "context cancelled"));
 /// ```
 impl From<Error> for Status {
     fn from(err: Error) -> Status {
-        let mut status = Status::new(grpc_status(&err).into(), reason(&err));
-        status.set_source(Arc::new(err));
-        status
+        with_source(Status::new(grpc_status(&err).into(), message(&err)), err)
     }
+}
+
+fn with_source(mut status: Status, err: Error) -> Status {
+    status.set_source(Arc::new(err));
+    status
 }
 
 /// The context of a request.
@@ -57,14 +62,23 @@ pub trait RequestExt {
     /// `Internal` where there is none, because the layer is missing.
     fn context(&self) -> Result<Context, Status>;
 
+    /// The context of what goes on after the response.
+    ///
+    /// # Errors
+    /// `Internal` where there is none, because the layer is missing.
+    fn server_context(&self) -> Result<ServerContext, Status>;
+
     /// This request under `ctx`, for a client with a [`PropagateLayer`](crate::tower::PropagateLayer).
     fn with_context(self, ctx: impl Into<Context>) -> Self;
 }
 
 impl<T> RequestExt for Request<T> {
     fn context(&self) -> Result<Context, Status> {
-        let ctx = self.extensions().get().cloned();
-        ctx.ok_or_else(|| Status::internal("no context in the extensions of the request: a ContextLayer is missing"))
+        self.extensions().get().cloned().ok_or_else(missing)
+    }
+
+    fn server_context(&self) -> Result<ServerContext, Status> {
+        self.extensions().get().cloned().ok_or_else(missing)
     }
 
     fn with_context(mut self, ctx: impl Into<Context>) -> Self {
@@ -73,9 +87,14 @@ impl<T> RequestExt for Request<T> {
     }
 }
 
+fn missing() -> Status {
+    Status::internal("no context in the extensions of the request: a ContextLayer is missing")
+}
+
 /// A stream of answers that ends with a context.
 pub trait StatusStreamExt<T>: Stream<Item = Result<T, Status>> {
-    /// Its items until the context finishes; then one with the status of that, and the end.
+    /// Its items until the context finishes; then one with the status of that, and the end: `Unavailable` where `ctx` is
+    /// that of a request, or derived from it, and the server's shutdown was first.
     ///
     /// The finish itself drops the stream, also where nobody polls it any more
     /// ([`take_until_done`](crate::StreamExt::take_until_done)).
@@ -87,7 +106,7 @@ pub trait StatusStreamExt<T>: Stream<Item = Result<T, Status>> {
         Self: Sized + Send + 'static,
     {
         let ctx = ctx.into();
-        UntilDone(self.take_until_done(&ctx).with_context(ctx))
+        UntilDone { stream: self.take_until_done(&ctx).with_context(&ctx), ctx }
     }
 }
 
@@ -96,29 +115,42 @@ impl<T, S: Stream<Item = Result<T, Status>>> StatusStreamExt<T> for S {}
 /// Answers until a context finishes; made by [`StatusStreamExt::until_done`].
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
-pub struct UntilDone<S>(#[pin] StreamWithContext<TakeUntilDone<S>>);
+pub struct UntilDone<S> {
+    #[pin]
+    stream: StreamWithContext<TakeUntilDone<S>>,
+    ctx: Context,
+}
 
 impl<T, S: Stream<Item = Result<T, Status>> + Send + 'static> Stream for UntilDone<S> {
     type Item = Result<T, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = task::ready!(self.project().0.poll_next(cx));
-        Poll::Ready(next.map(|item| item.unwrap_or_else(|err| Err(err.into()))))
+        let this = self.project();
+        let next = task::ready!(this.stream.poll_next(cx));
+        Poll::Ready(next.map(|item| {
+            item.unwrap_or_else(|err| {
+                Err(if err.is_cancelled() && is_shutdown(this.ctx) {
+                    with_source(Status::unavailable(message(&err)), err)
+                } else {
+                    err.into()
+                })
+            })
+        }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
+        self.stream.size_hint()
     }
 }
 
 impl<T, S: Stream<Item = Result<T, Status>> + Send + 'static> FusedStream for UntilDone<S> {
     fn is_terminated(&self) -> bool {
-        self.0.is_terminated()
+        self.stream.is_terminated()
     }
 }
 
 impl<S> fmt::Debug for UntilDone<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("UntilDone").field(&self.0).finish()
+        f.debug_tuple("UntilDone").field(&self.stream).finish()
     }
 }

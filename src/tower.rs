@@ -14,7 +14,7 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-//! let (shutdown, stop) = Context::background().with_cancel();
+//! let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
 //! let server = ServiceBuilder::new().layer(ContextLayer::new(&shutdown).limit(Duration::from_secs(30))).service_fn(
 //!     async |request: Request<String>| {
 //!         let ctx: &Context = request.extensions().get().unwrap();
@@ -34,72 +34,53 @@
 //! # drop(stop);
 //! # }
 //! ```
+//!
+//! # What happened, and what is told
+//! The first column is what the context of a request says in the end: its error, or the [`Ended`] that is the cause of its
+//! cancel.
+//!
+//! | in the end | what happened | told on HTTP/1.1 | on HTTP/2 | by gRPC |
+//! |---|---|---|---|---|
+//! | `Complete` | the last of the response was handed on | the response | the response | its status |
+//! | `InRequest` | the client went away while it sent the request, seen by a [`ReadAheadLayer`] | | | |
+//! | `BeforeResponse` | the client closed the connection or reset the stream, or a layer further out dropped the call (a timeout's 408: the two cannot be told apart) | | | |
+//! | `InBody` | the same, in the middle of the response | | | |
+//! | `Failed` | the service has failed | the connection is closed | the stream is reset | the stream is reset |
+//! | `Failed` | the body has failed | no last chunk, and a close | the stream is reset | what tonic makes of it |
+//! | `Panicked` | the handler or the body has panicked | the connection is closed | the stream is reset | the stream is reset |
+//! | `HeadLimit` | no head in time ([`head_limit`](ContextLayer::head_limit)) | 504 | 504 | 4 |
+//! | deadline, origin `caller` | the time in the request's headers is up | 504 ° | 504 ° | 4 ° |
+//! | deadline, origin `limit` | the server's [limit](ContextLayer::limit) | 504 ° | 504 ° | 4 ° |
+//! | the shutdown's error | the server stops | 503 ° | 503 ° | 14 ° |
+//! | another cancel | a context of a layer further out | 503 ° | 503 ° | 1 ° |
+//!
+//! ° By a layer that [enforces](ContextLayer::enforce), or a handler that answers with the error. Where the response has
+//! begun: no last chunk and a close, a reset stream, or trailers with that status.
+//!
+//! What cannot be seen from a layer: a client with a timer of its own, as every client of gRPC with a deadline, resets the
+//! stream when its time is up, and what arrives first wins: mostly `BeforeResponse`. Without a
+//! [`ReadAheadLayer`] a client that hangs up while it sends its request is an error of that body, in the handler's hand, and
+//! the exchange ends as what the handler makes of that. `Complete` says that the server has taken the last of the
+//! response, not that the client has. A layer that logs finds the [`Error`](crate::Error) that has ended an exchange in the
+//! extensions of the response.
 
+mod answer;
 mod body;
 mod client;
 mod exchange;
 mod read_ahead;
 mod server;
+mod server_context;
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::Body;
-
-use crate::Error;
-use crate::http::{grpc_status, reason, status};
-
+pub use answer::Answer;
 pub use body::ContextBody;
 pub use client::{CallFuture, Propagate, PropagateLayer};
 pub use exchange::Ended;
 pub use read_ahead::{ReadAhead, ReadAheadBody, ReadAheadFuture, ReadAheadLayer, ReadAheadResponseBody};
 pub use server::{ContextLayer, ContextService, ResponseFuture};
+pub use server_context::ServerContext;
+#[cfg(feature = "tonic")]
+pub(crate) use server_context::is_shutdown;
 
 /// What services of `tower` fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-const GRPC: &str = "application/grpc";
-/// INVALID_ARGUMENT.
-const INVALID: i32 = 3;
-
-/// Whether a request is one of gRPC; gRPC-Web, which has no trailers, is not.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.strip_prefix(GRPC));
-    kind.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
-}
-
-/// An answer in the place of the one that a finished context has ended.
-fn ended<B: Body>(grpc: bool, err: &Error) -> Response<ContextBody<B>> {
-    answer(grpc, status(err), grpc_status(err), reason(err))
-}
-
-fn answer<B: Body>(grpc: bool, status: StatusCode, grpc_status: i32, reason: String) -> Response<ContextBody<B>> {
-    let (status, kind, headers, text) = if grpc {
-        (StatusCode::OK, GRPC, trailers(grpc_status, &reason), Bytes::new())
-    } else {
-        (status, "text/plain; charset=utf-8", HeaderMap::new(), Bytes::from(reason))
-    };
-    let mut response = Response::new(ContextBody::of(text));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-/// What ends an answer of gRPC.
-fn trailers(status: i32, reason: &str) -> HeaderMap {
-    let message = HeaderValue::from_str(&percent_encoded(reason)).expect("visible ASCII and blanks");
-    HeaderMap::from_iter([
-        (http::HeaderName::from_static("grpc-status"), HeaderValue::from(status)),
-        (http::HeaderName::from_static("grpc-message"), message),
-    ])
-}
-
-/// As `grpc-message` wants it: all but visible ASCII and the blank, and the percent sign itself.
-fn percent_encoded(text: &str) -> String {
-    let encode = |byte| match byte {
-        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}

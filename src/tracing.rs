@@ -6,8 +6,7 @@
 //!
 //! tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().init();
 //!
-//! let (ctx, canceller) = Context::background().with_cancel();
-//! let ctx = ctx.named("request");
+//! let (ctx, canceller) = Context::background().named("request").with_cancel();
 //! tracing::info_span!("serve").in_scope(|| event_on_done(&ctx).detach());
 //! // DEBUG serve: context_merge: context finished kind=Cancelled origin="request" cause=hung up observed_secs=0.000031
 //! canceller.cancel_with("hung up");

@@ -1,8 +1,9 @@
-//! The values a context carries: a list in which the nearest of a type wins.
+//! What a context carries besides its sources: values, in a list in which the nearest of a type wins, and a name.
 
 use std::any::Any;
 use std::sync::Arc;
 
+use crate::error::Name;
 use crate::release::Panics;
 
 type AnyLink = Link<dyn Any + Send + Sync>;
@@ -14,11 +15,24 @@ pub(crate) struct Link<T: ?Sized> {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Values(Option<Arc<AnyLink>>);
+pub(crate) struct Values {
+    nearest: Option<Arc<AnyLink>>,
+    /// The nearest of all names, in a place of its own so that no look for it walks the list.
+    name: Option<Name>,
+}
 
 impl Values {
     pub(crate) fn with<T: Send + Sync + 'static>(&self, value: T) -> Self {
-        Self(Some(Arc::new(Link { parent: self.0.clone(), value })))
+        Self { nearest: Some(Arc::new(Link { parent: self.nearest.clone(), value })), name: self.name.clone() }
+    }
+
+    pub(crate) fn named(&self, name: Name) -> Self {
+        Self { nearest: self.nearest.clone(), name: Some(name) }
+    }
+
+    /// What is made below here is born under it.
+    pub(crate) fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
     }
 
     pub(crate) fn nearest<T: Send + Sync + 'static>(&self) -> Option<&T> {
@@ -35,7 +49,7 @@ impl Values {
     }
 
     fn links(&self) -> impl Iterator<Item = &AnyLink> {
-        std::iter::successors(self.0.as_deref(), |link| link.parent.as_deref())
+        std::iter::successors(self.nearest.as_deref(), |link| link.parent.as_deref())
     }
 }
 

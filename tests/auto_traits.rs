@@ -128,8 +128,13 @@ fn of_the_rejection() {
 #[cfg(feature = "tower")]
 #[test]
 fn of_layers() {
+    use bytes::Bytes;
+    use http_body_util::{Full, combinators::UnsyncBoxBody};
+    use std::rc::Rc;
+
     use context_merge::tower::{
-        CallFuture, ContextBody, ContextLayer, ContextService, Ended, Propagate, PropagateLayer, ResponseFuture,
+        Answer, CallFuture, ContextBody, ContextLayer, ContextService, Ended, Propagate, PropagateLayer,
+        ResponseFuture, ServerContext,
     };
     table! {
         Ended: Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -139,15 +144,17 @@ fn of_layers() {
         ResponseFuture<Ready<u8>>: Send;
         ResponseFuture<Local>: ;
         PropagateLayer: Send Sync Unpin UnwindSafe RefUnwindSafe;
-        Propagate<u8>: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        Propagate<u8>: Send Sync Unpin;
         Propagate<Local>: Unpin;
         CallFuture<Ready<u8>>: Send;
         CallFuture<Local>: ;
-        ContextBody<u8>: Send Unpin;
-        ContextBody<Local>: Unpin;
+        ContextBody<Full<Bytes>>: Send Unpin;
+        ContextBody<UnsyncBoxBody<Bytes, Rc<u8>>>: Unpin;
+        Answer: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        ServerContext: Send Sync Unpin;
     }
     is_static::<(Ended, ContextLayer, ContextService<Local>, ResponseFuture<Local>)>();
-    is_static::<(PropagateLayer, Propagate<Local>, CallFuture<Local>, ContextBody<Local>)>();
+    is_static::<(PropagateLayer, Propagate<Local>, CallFuture<Local>, ContextBody<Full<Bytes>>)>();
 }
 
 #[cfg(feature = "tonic")]

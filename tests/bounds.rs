@@ -32,9 +32,9 @@ fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn sizes() {
-    assert!(size_of::<Context>() <= 3 * size_of::<usize>());
+    assert!(size_of::<Context>() <= 4 * size_of::<usize>());
     assert!(size_of::<Error>() <= 2 * size_of::<usize>());
-    assert!(size_of::<Option<Context>>() <= 4 * size_of::<usize>());
+    assert!(size_of::<Option<Context>>() <= 5 * size_of::<usize>());
 }
 
 /// Rule 22: at most one allocation, up to eight sources; rule 9: none where the result is one of the inputs.
@@ -65,7 +65,14 @@ fn deriving_and_merging_allocate_once() {
     let limits = [60, 90].map(|seconds| Context::background().with_timeout(Duration::from_secs(seconds)));
     assert_eq!(count(|| merge(&limits[0], &limits[1])), 0);
     assert_eq!(count(|| merge(&limits[1], &limits[0])), 0);
-    let named = timeout.named("work");
+    let name = Arc::<str>::from("work");
+    assert_eq!(count(|| timeout.named(Arc::clone(&name))), 1, "the name");
+    let named = timeout.named(name);
+    assert_eq!(
+        count(|| (named.without_cancel().with_cancel(), named.with_timeout(Duration::ZERO))),
+        2,
+        "as without it"
+    );
     let (named_child, _keep_named) = named.with_cancel();
     assert_eq!(count(|| merge(&named, &named_child)), 0);
     assert_eq!(count(|| any_of((0..100).map(|i| if i % 2 == 0 { &a } else { &child }))), 0);
@@ -107,7 +114,7 @@ fn observing_does_not_allocate() {
     let (a, cancel_a) = live();
     let (b, _keep_b) = live();
     let views = [
-        merge(&a, &b).named("both").with_value(7),
+        merge(&a, &b).with_value(7),
         merge(a.relay(), &b).with_timeout(Duration::from_secs(60)),
         any_of((0..30).map(|_| live().0).chain([a.clone()])),
         b.with_timeout_cause(Duration::ZERO, "late"),
@@ -116,6 +123,7 @@ fn observing_does_not_allocate() {
     let look = |ctx: &Context| {
         allocations(|| {
             let _ = (ctx.is_done(), ctx.err(), ctx.check(), ctx.deadline(), ctx.remaining(), ctx.value::<i32>());
+            let _ = views.each_ref().map(|input| ctx.finished_by(input));
         })
         .1
     };
@@ -294,8 +302,8 @@ fn a_million_waiters_on_one_source() {
 #[test]
 fn a_chain_of_a_million_contexts() {
     on_a_small_stack(|| {
-        let (root, canceller) = live();
-        let mut ctx = root.named("root");
+        let (root, canceller) = Context::background().named("root").with_cancel();
+        let mut ctx = root.clone();
         let mut cancellers = Vec::new();
         for i in 0..1_000_000 {
             let (child, canceller) = ctx.with_cancel();

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use context_merge::{Context, Error, Signal, any_of, merge};
+use tokio::time::Instant;
 
 #[test]
 fn a_context_that_never_finishes() {
@@ -16,8 +17,8 @@ fn a_context_that_never_finishes() {
 #[tokio::test(start_paused = true)]
 async fn sources_deadline_and_values() {
     let (shutdown, stop) = Context::background().with_cancel();
-    let (request, _hang_up) = Context::background().with_value("GET /").with_cancel();
-    let request = request.with_timeout(Duration::from_millis(1500)).named("request");
+    let (request, _hang_up) = Context::background().with_value("GET /").named("request").with_cancel();
+    let (start, request) = (Instant::now(), request.with_timeout(Duration::from_millis(1500)));
     let ctx = merge(&request, &shutdown);
     let live = "live\n\
         ├─ source \"request\": live\n\
@@ -40,27 +41,27 @@ async fn sources_deadline_and_values() {
         ├─ deadline \"request\": exceeded ← first\n\
         └─ 1 value\n";
     assert_eq!(request.explain().to_string(), exceeded);
-    let after = "context cancelled (late): SIGTERM by hand\n\
-        ├─ earlier finish \"late\": cancelled: SIGTERM by hand ← first\n\
-        ├─ deadline \"request\": exceeded\n\
+    let after = "context cancelled: SIGTERM by hand\n\
+        ├─ earlier finish: cancelled: SIGTERM by hand ← first\n\
+        ├─ deadline \"late\": exceeded\n\
         └─ 1 value\n";
-    assert_eq!(ctx.named("late").explain().to_string(), after);
+    assert_eq!(ctx.named("late").with_deadline(start).explain().to_string(), after);
 }
 
 #[test]
 fn relays_are_looked_through_and_what_cannot_be_cancelled_is_told() {
-    let (shutdown, stop) = Context::background().with_cancel();
-    let (abandoned, canceller) = Context::background().with_cancel();
+    let (shutdown, stop) = Context::background().named("worker").with_cancel();
+    let (abandoned, canceller) = Context::background().named("worker").with_cancel();
     drop(canceller);
-    let ctx = merge(any_of([&shutdown, &abandoned]).relay().named("worker"), Context::background());
+    let ctx = merge(any_of([&shutdown, &abandoned]).relay(), Context::background());
     let live = "live\n\
-        └─ relay \"worker\"\n   \
+        └─ relay\n   \
            ├─ source \"worker\": live\n   \
            └─ source \"worker\": live, and nothing can cancel it any more\n";
     assert_eq!(ctx.explain().to_string(), live);
     stop.cancel();
     let cancelled = "context cancelled (worker)\n\
-        └─ relay \"worker\"\n   \
+        └─ relay\n   \
            ├─ source \"worker\": cancelled ← first\n   \
            └─ source \"worker\": live, and nothing can cancel it any more\n";
     assert_eq!(ctx.explain().to_string(), cancelled);
@@ -91,14 +92,14 @@ async fn what_nothing_can_finish_is_told() {
 
 #[test]
 fn of_many_sources_the_first_is_told_and_the_rest_counted() {
-    let many: Vec<_> = (0..100).map(|at| (at, Context::background().with_cancel())).collect();
-    let ctx = any_of(many.iter().map(|(at, (ctx, _))| ctx.named(format!("input {at}"))));
+    let many: Vec<_> = (0..100).map(|at| Context::background().named(format!("input {at}")).with_cancel()).collect();
+    let ctx = any_of(many.iter().map(|(ctx, _)| ctx));
     let (live, graph) = (ctx.explain().to_string(), ctx.explain().to_dot());
     assert_eq!(live.lines().count(), 1 + 1 + 16 + 1, "{live}");
     assert!(live.ends_with("   └─ 84 more, 84 live, 0 finished\n"), "{live}");
     assert!(graph.contains("p17 -> p0\n"), "{graph}");
     for at in [90, 91] {
-        many[at].1.1.cancel();
+        many[at].1.cancel();
     }
     let cancelled = ctx.explain().to_string();
     assert!(cancelled.starts_with("context cancelled (input 90)\n└─ gather"), "{cancelled}");
@@ -117,15 +118,15 @@ async fn foreign_sources() {
             Box::pin(std::future::pending())
         }
     }
-    let ctx = merge(Context::from_signal(Never), Context::until(std::future::pending::<()>()).named("event"));
-    assert_eq!(ctx.explain().to_string(), "live\n├─ signal: live\n└─ until \"event\": live\n");
+    let ctx = merge(Context::from_signal(Never), Context::until(std::future::pending::<()>()));
+    assert_eq!(ctx.explain().to_string(), "live\n├─ signal: live\n└─ until: live\n");
 }
 
 #[test]
 fn as_graphs() {
-    let (shutdown, stop) = Context::background().with_cancel();
+    let (shutdown, stop) = Context::background().named("a \"quoted\\name\"").with_cancel();
     let (request, _hang_up) = Context::background().with_cancel();
-    let ctx = merge(request.relay(), shutdown.named("a \"quoted\\name\""));
+    let ctx = merge(request.relay(), shutdown);
     stop.cancel_with("a \"cause\"");
     let mermaid = "flowchart BT\n    \
         ctx[\"context cancelled (a #quot;quoted\\name#quot;): a #quot;cause#quot;\"]\n    \

@@ -96,7 +96,7 @@ async fn ties_are_broken_by_rule() {
     let [x, y] = ["x", "y"].map(|cause| Context::background().with_deadline_cause(at, cause));
     let (xy, yx) = (merge(&x, &y), merge(&y, &x));
     let over_more = merge(&x, ctx.with_deadline_cause(at, "y"));
-    let names = merge(Context::background().with_deadline(at).named("x"), ctx.with_deadline(at).named("y"));
+    let names = merge(Context::background().named("x").with_deadline(at), ctx.named("y").with_deadline(at));
     advance(SECOND).await;
     canceller.cancel_with("cancel");
     assert_eq!(why(&both), "deadline");

@@ -9,7 +9,6 @@ use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use context_merge::http::SHUTDOWN;
 use context_merge::tower::{BoxError, ContextBody, ContextLayer, Ended, PropagateLayer};
 use context_merge::{Context, Error};
 use futures::FutureExt;
@@ -129,14 +128,14 @@ mod what_a_request_gets {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_is_told_as_the_requests() {
         let (ctx, _call) = parked(&server().limit(SECOND), request());
-        assert_eq!(ctx.done().await.origin(), Some("request"));
+        assert_eq!(ctx.done().await.origin(), Some("limit"));
     }
 
     #[test]
-    fn the_shutdown_by_its_name_or_by_ours() {
-        for (name, told) in [(None, SHUTDOWN), (Some("drain"), "drain")] {
-            let (shutdown, stop) = Context::background().with_cancel();
-            let layer = ContextLayer::new(name.map_or(shutdown.clone(), |name| shutdown.named(name)));
+    fn the_shutdown_by_its_own_name() {
+        for told in ["shutdown", "drain"] {
+            let (shutdown, stop) = Context::background().named(told).with_cancel();
+            let layer = ContextLayer::new(&shutdown);
             let (ctx, _call) = parked(&layer, request());
             assert!(!ctx.is_done());
             stop.cancel();
@@ -150,7 +149,7 @@ mod what_a_request_gets {
     fn what_a_layer_further_out_has_given_it() {
         let (outer, hang_up) = Context::background().with_value("alice").named("user").with_cancel();
         let mut request = request();
-        request.extensions_mut().insert(outer.named("user"));
+        request.extensions_mut().insert(outer);
         let (ctx, _call) = parked(&server(), request);
         assert_eq!(ctx.value::<&str>(), Some(&"alice"));
         hang_up.cancel();
@@ -186,7 +185,7 @@ mod what_a_request_gets {
 
     #[test]
     fn nothing_that_stays_when_it_is_over() {
-        let (shutdown, stop) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
         let layer = ContextLayer::new(&shutdown).enforce();
         let held = Arc::new(());
         for _ in 0..100 {
@@ -404,13 +403,13 @@ mod enforced {
         let held = ctx.with_value(Arc::new(()));
         let response = call.await;
         assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded (request)");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded");
         assert!(held.err().unwrap().is_deadline_exceeded());
     }
 
     #[tokio::test]
     async fn a_shutdown_is_503() {
-        let (shutdown, stop) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
         let layer = ContextLayer::new(&shutdown).enforce();
         let (_, call) = parked(&layer, request());
         let mut call = pin!(call);
@@ -419,23 +418,23 @@ mod enforced {
         let response = call.await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         let text = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(text, "context cancelled (shutdown): SIGTERM");
+        assert_eq!(text, "context cancelled", "not the cause");
     }
 
     #[tokio::test(start_paused = true)]
     async fn grpc_has_its_own_statuses() {
-        let (shutdown, stop) = Context::background().with_cancel();
-        let (user, log_out) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
+        let (user, log_out) = Context::background().named("user").with_cancel();
         let layer = ContextLayer::new(&shutdown).limit(SECOND).enforce();
         let mut of_user = grpc();
-        of_user.extensions_mut().insert(user.named("user"));
+        of_user.extensions_mut().insert(user);
         let (cancelled, deadline) = (parked(&layer, of_user).1, parked(&layer, grpc()).1);
         log_out.cancel_with("100% logged out");
-        assert_status(&cancelled.await, "1", "context cancelled (user): 100%25 logged out");
-        assert_status(&deadline.await, "4", "context deadline exceeded (request)");
+        assert_status(&cancelled.await, "1", "context cancelled");
+        assert_status(&deadline.await, "4", "context deadline exceeded");
         let unavailable = parked(&layer, grpc()).1;
         stop.cancel_with("größer");
-        assert_status(&unavailable.await, "14", "context cancelled (shutdown): gr%C3%B6%C3%9Fer");
+        assert_status(&unavailable.await, "14", "context cancelled");
     }
 
     fn assert_status(response: &Answer, status: &str, message: &str) {
@@ -473,7 +472,7 @@ mod enforced {
         let stream = || Request::get("/stream").body(()).unwrap();
         let response = service.clone().oneshot(stream()).await.unwrap();
         assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded (request)");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "context deadline exceeded");
         let mut of_grpc = stream();
         of_grpc.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
         let response = service.oneshot(of_grpc).await.unwrap();
@@ -494,7 +493,7 @@ mod enforced {
     #[tokio::test(start_paused = true)]
     async fn a_body_of_grpc_ends_in_trailers_also_where_it_is_always_ready() {
         let many = Frames(Vec::from_iter((0..1000).map(|_| Some(Ok(Frame::data("a".into()))))));
-        let (shutdown, stop) = Context::background().with_cancel();
+        let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
         let (ctx, response) = responded(&ContextLayer::new(&shutdown).enforce(), grpc(), Response::new(many)).await;
         let mut body = response.into_body();
         assert_eq!(body.size_hint().exact(), None);
@@ -502,7 +501,7 @@ mod enforced {
         stop.cancel();
         assert_eq!(body.frame().await.unwrap().unwrap().trailers_ref().unwrap()["grpc-status"], "14");
         assert!(body.frame().await.is_none() && body.is_end_stream());
-        assert_eq!(ctx.err().unwrap().origin(), Some(SHUTDOWN), "and not that it is complete");
+        assert_eq!(ctx.err().unwrap().origin(), Some("shutdown"), "and not that it is complete");
     }
 
     #[tokio::test(start_paused = true)]
@@ -517,8 +516,167 @@ mod enforced {
     }
 }
 
+mod what_is_told {
+    use super::*;
+    use context_merge::tower::{Answer, ServerContext};
+
+    async fn told(layer: ContextLayer, request: Request<()>) -> (Response<ContextBody<Full<Bytes>>>, Context) {
+        let (ctx, call) = parked(&layer, request);
+        (call.await, ctx)
+    }
+
+    #[tokio::test]
+    async fn whose_shutdown_it_was_not_its_name() {
+        for name in ["SIGTERM", "server", "shutdown"] {
+            let (shutdown, stop) = Context::background().named(name).with_cancel();
+            let (outer, log_out) = Context::background().named(name).with_cancel();
+            let layer = ContextLayer::new(&shutdown).enforce();
+            let mut of_user = grpc();
+            of_user.extensions_mut().insert(outer);
+            let of_user = parked(&layer, of_user).1;
+            log_out.cancel();
+            assert_eq!(of_user.await.headers()["grpc-status"], "1", "{name}");
+            let call = parked(&layer, grpc()).1;
+            stop.cancel_with("postgres://app:secret@db");
+            let response = call.await;
+            assert_eq!(response.headers()["grpc-status"], "14", "{name}");
+            assert_eq!(response.headers()["grpc-message"], "context cancelled", "not the cause");
+            let err = response.extensions().get::<Error>().expect("for layers that log");
+            assert_eq!(err.cause().unwrap().to_string(), "postgres://app:secret@db");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_user_wants_told() {
+        let map = |err: &Error, answer: Answer| match err.origin() {
+            Some("sibling") => answer.status(StatusCode::INTERNAL_SERVER_ERROR).grpc_status(13).message("100% größer"),
+            _ => answer.message("too late"),
+        };
+        let layer = ContextLayer::new(Context::background()).limit(SECOND).enforce().answers(map);
+        let (sibling, fail) = Context::background().named("sibling").with_cancel();
+        fail.cancel();
+        let under = |mut request: Request<()>| {
+            request.extensions_mut().insert(sibling.clone());
+            request
+        };
+        let response = told(layer.clone(), under(request())).await.0;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "100% größer");
+        let response = told(layer.clone(), under(grpc())).await.0;
+        assert_eq!((&response.headers()["grpc-status"], response.status()), (&"13".parse().unwrap(), StatusCode::OK));
+        assert_eq!(response.headers()["grpc-message"], "100%25 gr%C3%B6%C3%9Fer");
+        let response = told(layer.clone(), request()).await.0;
+        assert_eq!(
+            (response.status(), response.into_body().collect().await.unwrap().to_bytes()),
+            (StatusCode::GATEWAY_TIMEOUT, "too late".into())
+        );
+        // The same in the trailers of a body that has begun.
+        let response = responded(&layer, grpc(), Response::new(Frames::of([Some("a"), None]))).await.1;
+        let mut body = response.into_body();
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        assert_eq!(body.frame().await.unwrap().unwrap().trailers_ref().unwrap()["grpc-message"], "too late");
+    }
+
+    /// What stands in a response that is the handler's own is left alone.
+    #[tokio::test]
+    async fn only_a_handlers_answer_that_is_its_error_is_told_anew() {
+        let layer =
+            ContextLayer::new(Context::background()).answers(|_, answer| answer.status(StatusCode::IM_A_TEAPOT));
+        for (status, with_error, told) in [(503, true, 418), (503, false, 503), (500, true, 500)] {
+            let mut response = Response::builder().status(status).body(Full::<Bytes>::from("mine")).unwrap();
+            if with_error {
+                response.extensions_mut().insert(Error::cancelled());
+            }
+            assert_eq!(responded(&layer, request(), response).await.1.status(), told);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_deadline_it_was() {
+        let layer = server().limit(2 * SECOND).enforce();
+        for (header, origin) in [("1S", "caller"), ("3S", "limit"), ("2S", "caller")] {
+            let (response, ctx) = told(layer.clone(), with_header("grpc-timeout", header)).await;
+            assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+            assert_eq!(ctx.err().unwrap().origin(), Some(origin), "{header}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_by_the_head() {
+        let layer = server().limit_by(|head| (head.uri.path() != "/events").then_some(SECOND));
+        let (ctx, _call) = parked(&layer, request());
+        assert_eq!(ctx.remaining(), Some(SECOND));
+        let (ctx, _call) = parked(&layer, Request::get("/events").body(()).unwrap());
+        assert_eq!(ctx.deadline(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_to_the_head_of_the_response() {
+        for layer in [server().head_limit(SECOND), server().enforce().head_limit(SECOND)] {
+            let (response, ctx) = told(layer.clone(), request()).await;
+            assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+            assert_eq!(ended(&ctx), Some(Ended::HeadLimit));
+            let err = response.extensions().get::<Error>().unwrap();
+            assert!(err.is_deadline_exceeded() && err.origin() == Some("head limit"));
+            // The body may take as long as it likes.
+            let frames = Frames::of([Some("a"), None]);
+            let (ctx, response) = responded(&layer, request(), Response::new(frames)).await;
+            tokio::time::sleep(10 * SECOND).await;
+            let mut body = response.into_body();
+            assert!(matches!(next(&mut body), Poll::Ready(Some(Ok(_)))) && next(&mut body).is_pending());
+            assert!(!ctx.is_done());
+            // What ends the exchange earlier has its own say.
+            let (_, call) = parked(&layer.clone().limit(SECOND / 2).enforce(), request());
+            assert_eq!(call.await.extensions().get::<Error>().unwrap().origin(), Some("limit"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_after_the_response() {
+        let (stopping, stop) = Context::background().named("shutdown").with_cancel();
+        let (draining, drain) = stopping.with_cancel();
+        let tracker = Arc::new(());
+        let counted = Arc::clone(&tracker);
+        let layer = ContextLayer::new(&stopping).draining(&draining).tracked(move || Arc::clone(&counted));
+        let layer = layer.values(|_, ctx| ctx.with_value("alice"));
+        let mut seen = None;
+        let handler = service_fn(|request: Request<()>| {
+            seen = Some((context_of(&request), request.extensions().get::<ServerContext>().unwrap().clone()));
+            std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+        });
+        drop(layer.layer(handler).oneshot(request()).await.unwrap());
+        let (ctx, server) = seen.unwrap();
+        assert_eq!(ended(&ctx), Some(Ended::Complete));
+        assert!(!server.context().is_done() && server.context().value::<&str>() == Some(&"alice"));
+        let idle = Arc::strong_count(&tracker);
+        let (ready, parked) = (server.spawn(async { 7 }), server.spawn(pending::<()>()));
+        assert_eq!(Arc::strong_count(&tracker), idle + 2, "from the call on");
+        assert_eq!(ready.await.unwrap().unwrap(), 7);
+        let token = server.token();
+        drain.cancel();
+        assert!(server.draining().is_done() && !server.context().is_done());
+        stop.cancel_with("SIGTERM");
+        let err = parked.await.unwrap().unwrap_err();
+        assert_eq!((err.origin(), err.cause().unwrap().to_string().as_str()), (Some("shutdown"), "SIGTERM"));
+        drop(token);
+        assert_eq!(Arc::strong_count(&tracker), idle);
+    }
+}
+
 mod a_client {
     use super::*;
+
+    /// A call of gRPC that the client's own shutdown ends is to be tried elsewhere.
+    #[tokio::test]
+    async fn is_unavailable_where_its_own_shutdown_ends_the_call() {
+        let (shutdown, stop) = Context::background().named("SIGTERM").with_cancel();
+        let waits = service_fn(|_: Request<()>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
+        let call = PropagateLayer::of(&shutdown).layer(waits).oneshot(grpc());
+        let mut call = pin!(call);
+        assert!(call.as_mut().now_or_never().is_none());
+        stop.cancel();
+        assert_eq!(call.await.unwrap().headers()["grpc-status"], "14");
+    }
 
     /// What a client sends through `layer`; None where it sends nothing.
     async fn sent(layer: PropagateLayer, request: Request<()>) -> Option<HeaderMap> {

@@ -100,8 +100,8 @@ fn assert_fields(event: &Recorded, expected: &[(&'static str, &str)]) {
 #[tokio::test(start_paused = true)]
 async fn one_event_with_its_fields() {
     let (collector, _collecting) = Collector::new();
-    let (ctx, canceller) = Context::background().with_cancel();
-    let ctx = merge(Context::background().with_cancel().0, ctx.named("shutdown"));
+    let (ctx, canceller) = Context::background().named("shutdown").with_cancel();
+    let ctx = merge(Context::background().with_cancel().0, ctx);
     let _event = event_on_done(&ctx);
     advance(Duration::from_millis(1250)).await;
     assert_eq!(collector.count(), 0);
@@ -185,8 +185,8 @@ fn none_when_dropped_and_the_span_is_let_go() {
 #[tokio::test(start_paused = true)]
 async fn none_from_anything_else() {
     let (collector, _collecting) = Collector::new();
-    let (ctx, canceller) = Context::background().with_cancel();
-    let ctx = ctx.named("shutdown").with_value(1).with_timeout(Duration::from_secs(5));
+    let (ctx, canceller) = Context::background().named("shutdown").with_cancel();
+    let ctx = ctx.with_value(1).with_timeout(Duration::from_secs(5));
     let (crowd, cancellers): (Vec<_>, Vec<_>) = (0..20).map(|_| Context::background().with_cancel()).unzip();
     let both = merge(any_of(&crowd).relay(), &ctx);
     let _on_done = both.on_done(|_| ());

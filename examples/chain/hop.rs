@@ -25,18 +25,19 @@ pub(crate) async fn start() -> io::Result<(TcpListener, Context)> {
 /// Done on SIGTERM; and on the end of stdin, which comes when whoever started this process is gone.
 fn shutdown() -> io::Result<Context> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let (signalled, stop) = Context::background().with_cancel();
+    let shutdown = Context::background().named("shutdown");
+    let (signalled, stop) = shutdown.with_cancel();
     tokio::spawn(async move {
         terminate.recv().await;
         stop.cancel_with("SIGTERM");
     });
-    let (attended, leave) = Context::background().with_cancel();
+    let (attended, leave) = shutdown.with_cancel();
     thread::spawn(move || {
         // An error ends it too.
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         leave.cancel_with("end of stdin");
     });
-    Ok(merge(signalled, attended).named("shutdown"))
+    Ok(merge(signalled, attended))
 }
 
 /// The next hop.

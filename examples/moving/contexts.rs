@@ -11,7 +11,6 @@ use crate::service::{Answers, Log, Request, report, split, sweep};
 /// Returns when nothing of it runs any more.
 pub(crate) async fn serve(listener: TcpListener, shutdown: Context, log: Log) -> io::Result<()> {
     let (shutdown, stop) = shutdown.with_cancel();
-    let shutdown = shutdown.named("shutdown");
     let tasks = TaskTracker::new();
     tasks.spawn(background(shutdown.clone(), log.clone()));
     let accepted = shutdown.run(accept(listener, &tasks, &shutdown, &log)).await;
@@ -31,8 +30,7 @@ async fn accept(listener: TcpListener, tasks: &TaskTracker, shutdown: &Context, 
 
 async fn connection(stream: TcpStream, shutdown: Context, log: Log) {
     let (mut incoming, answers) = split(stream, log.clone());
-    let (connection, hang_up) = shutdown.with_cancel();
-    let connection = connection.named("connection");
+    let (connection, hang_up) = shutdown.named("connection").with_cancel();
     // For a panic; dropping the canceller alone would end nothing.
     let _guard = hang_up.clone().drop_guard();
     let requests = TaskTracker::new();
@@ -51,7 +49,7 @@ async fn connection(stream: TcpStream, shutdown: Context, log: Log) {
 
 async fn answer(request: Request, connection: Context, answers: Answers) {
     let limit = format!("a report may take {:?}", request.within);
-    let ctx = connection.with_timeout_cause(request.within, limit).named("request");
+    let ctx = connection.named("request").with_timeout_cause(request.within, limit);
     let outcome = match ctx.run(report(&request, &answers)).await {
         Ok(done) => done.to_owned(),
         Err(err) => format!("{}: {}", status(&err), reason(&err)),

@@ -62,20 +62,20 @@ async fn main() -> Result<(), &'static str> {
     same &= is_same("0 tokens", protocol, script::run(serve, || token.cancel())).await;
 
     // While part of the process still has a token to end it with, either does.
-    let (signal, _stop) = Context::background().with_cancel();
+    let (signal, _stop) = Context::background().named("shutdown").with_cancel();
     let token = CancellationToken::new();
     let serve = |listener, log| edge::serve(listener, merge(&signal, &token), log);
     same &= is_same("1 edge, ended by a token", protocol, script::run(serve, || token.cancel())).await;
 
-    let (signal, stop) = Context::background().with_cancel();
+    let (signal, stop) = Context::background().named("shutdown").with_cancel();
     let serve = |listener, log| edge::serve(listener, signal, log);
     same &= is_same("1 edge", protocol, script::run(serve, || _ = stop.cancel_with("SIGTERM"))).await;
 
-    let (signal, stop) = Context::background().with_cancel();
+    let (signal, stop) = Context::background().named("shutdown").with_cancel();
     let serve = |listener, log| request::serve(listener, signal, log);
     same &= is_same("2 request", protocol, script::run(serve, || _ = stop.cancel_with("SIGTERM"))).await;
 
-    let (signal, stop) = Context::background().with_cancel();
+    let (signal, stop) = Context::background().named("shutdown").with_cancel();
     let serve = |listener, log| contexts::serve(listener, signal, log);
     same &= is_same("3 contexts", whole, script::run(serve, || _ = stop.cancel_with("SIGTERM"))).await;
     LOG.iter().filter(|_| same).for_each(|line| println!("        {line}"));
@@ -85,7 +85,7 @@ async fn main() -> Result<(), &'static str> {
 
 /// Whether the part of each line that is compared is as it should be.
 async fn is_same(name: &str, compared: fn(&str) -> &str, script: impl Future<Output = io::Result<Seen>>) -> bool {
-    let limit = Context::background().with_timeout(PATIENCE).named("patience");
+    let limit = Context::background().named("patience").with_timeout(PATIENCE);
     let seen = limit.run(script).await.unwrap_or_else(|err| Err(err.into()));
     let same = |seen: &[String], expected: &[&str]| {
         seen.iter().map(|line| compared(line)).eq(expected.iter().map(|line| compared(line)))

@@ -13,7 +13,6 @@ use crate::service::{Answers, Log, Request, report, split, sweep};
 /// Returns when nothing of it runs any more.
 pub(crate) async fn serve(listener: TcpListener, shutdown: Context, log: Log) -> io::Result<()> {
     let (ctx, stop) = shutdown.with_cancel();
-    let ctx = ctx.named("shutdown");
     // Kept to the end: the token follows no longer than that.
     let (shutdown, _follows) = token(&ctx);
     let tasks = TaskTracker::new();
@@ -48,14 +47,15 @@ async fn connection(stream: TcpStream, ctx: Context, shutdown: CancellationToken
     let connection = shutdown.child_token();
     let hung_up = connection.clone().drop_guard();
     // Once for all requests: each conversion of a token makes a source of its own.
-    let ctx = merge(ctx, Context::from(&connection).named("connection"));
+    let lost = Context::from(&connection);
+    let ctx = merge(ctx, &lost);
     let requests = TaskTracker::new();
     let why = loop {
         select! {
             biased;
             () = shutdown.cancelled() => break "shutdown".to_owned(),
             next = incoming.next() => match next {
-                Ok(request) => requests.spawn(answer(request, ctx.clone(), answers.clone())),
+                Ok(request) => requests.spawn(answer(request, ctx.clone(), lost.clone(), answers.clone())),
                 Err(err) => break err.to_string(),
             },
         };
@@ -66,15 +66,13 @@ async fn connection(stream: TcpStream, ctx: Context, shutdown: CancellationToken
     log.say(&format!("connection closed: {why}"));
 }
 
-async fn answer(request: Request, ctx: Context, answers: Answers) {
-    let ctx = ctx.with_timeout(request.within).named("request");
+async fn answer(request: Request, ctx: Context, lost: Context, answers: Answers) {
+    let ctx = ctx.with_timeout(request.within);
     let outcome = match ctx.run(report(&request, &answers)).await {
         Ok(done) => done,
-        Err(err) => match err.origin() {
-            Some("request") => "504: timed out",
-            Some("connection") => "499: connection lost",
-            _ => "503: shutting down",
-        },
+        Err(err) if err.is_deadline_exceeded() => "504: timed out",
+        Err(_) if ctx.finished_by(&lost) => "499: connection lost",
+        Err(_) => "503: shutting down",
     };
     answers.answer(&request.tag, outcome).await;
 }

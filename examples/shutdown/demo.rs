@@ -24,7 +24,8 @@ type Verdict = Result<String, Box<dyn StdError + Send + Sync>>;
 
 /// Whether every case happened.
 pub(crate) async fn run() -> bool {
-    let demo = Context::background().with_timeout_cause(ALL_CASES, format!("all cases take {ALL_CASES:?} at most"));
+    let most = format!("all cases take {ALL_CASES:?} at most");
+    let demo = Context::background().named("demo").with_timeout_cause(ALL_CASES, most);
     let mut happened = true;
     happened &= verdict(&demo, "requests in flight end well or know why", requests_end()).await;
     happened &= verdict(&demo, "a client that stalls holds nothing up", stalls()).await;

@@ -103,7 +103,7 @@ async fn ticks(State(app): State<App>) -> Body {
 impl App {
     fn request(&self, url: &Uri, peer: SocketAddr) -> (Context, DropGuard) {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (request, canceller) = Context::background().with_cancel();
+        let (request, canceller) = Context::background().named("request").with_cancel();
         let request = request.with_value(RequestId(id)).with_value(Url(url.to_string())).with_value(Peer(peer));
         (merge(request, self.shutdown.stopping()), canceller.drop_guard())
     }

@@ -36,8 +36,8 @@ pub(crate) struct Tasks {
 impl Tasks {
     pub(crate) fn start(&self, request: Context, length: Duration) {
         // For whom: the request. Until when: the limit, or the application's end; not the request's.
-        let own = request.without_cancel().named(LIMIT);
-        let own = own.with_timeout_cause(self.limit, format!("a task may take {:?}", self.limit)).named(LIMIT);
+        let limit = format!("a task may take {:?}", self.limit);
+        let own = request.without_cancel().named(LIMIT).with_timeout_cause(self.limit, limit);
         let ctx = merge(own, self.shutdown.stopping());
         let (outcomes, span) = (self.outcomes.clone(), span(&ctx));
         self.shutdown.spawn(

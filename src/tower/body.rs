@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{self, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -9,9 +10,9 @@ use futures_core::Stream;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use super::BoxError;
+use super::answer::Answers;
 use super::exchange::Exchange;
-use super::{BoxError, trailers};
-use crate::http::{grpc_status, reason};
 use crate::{Context, Error, StreamExt, TakeUntilDone};
 
 /// The body of a response of [`ContextService`](super::ContextService) or [`Propagate`](super::Propagate).
@@ -30,8 +31,8 @@ pub struct ContextBody<B: Body> {
     body: Inner<B>,
     /// What a body that is not watched has told of what is still to come.
     rest: Rest,
-    /// Whether a finish is told in trailers.
-    grpc: bool,
+    /// Of gRPC: what ends it, and how that is told in trailers.
+    told: Option<Told>,
     /// The bytes that are left of the length that was told: a server reads no further.
     left: Option<u64>,
 }
@@ -46,6 +47,9 @@ enum Inner<B: Body> {
     /// One of ours.
     Text(Bytes),
 }
+
+/// How the end of a body of gRPC by a context is told.
+pub(super) type Told = (Context, Arc<Answers>);
 
 /// What a body says of what is still to come.
 struct Rest {
@@ -113,7 +117,7 @@ impl<B: Body> Stream for Frames<B> {
 
 impl<B: Body> ContextBody<B> {
     fn of_inner(body: Inner<B>, rest: Rest) -> Self {
-        Self { exchange: None, body, rest, grpc: false, left: None }
+        Self { exchange: None, body, rest, told: None, left: None }
     }
 
     /// Passes `body` on.
@@ -133,17 +137,17 @@ impl<B: Body> ContextBody<B> {
 }
 
 impl<B: Body<Data: Send, Error: Send> + Send + 'static> ContextBody<B> {
-    /// Ends with `ctx`, in trailers where it is of `grpc`.
-    pub(super) fn bound(body: B, ctx: &Context, grpc: bool) -> Self {
+    /// Ends with `ctx`, in trailers where it is of gRPC.
+    pub(super) fn bound(body: B, ctx: &Context, told: Option<Told>) -> Self {
         let rest = Rest::of(&body);
-        Self { grpc, ..Self::of_inner(Inner::Bound(Frames::new(body).take_until_done(ctx)), rest) }
+        Self { told, ..Self::of_inner(Inner::Bound(Frames::new(body).take_until_done(ctx)), rest) }
     }
 
     /// The same, where not all of it is there already. An error where the context is finished, and it is not.
     pub(super) fn bound_unless_whole(
         body: B,
         ctx: &Context,
-        grpc: bool,
+        told: Option<Told>,
         cx: &mut task::Context<'_>,
     ) -> Result<Self, Error> {
         let (rest, mut frames) = (Rest::of(&body), Frames::new(body));
@@ -153,7 +157,7 @@ impl<B: Body<Data: Send, Error: Send> + Send + 'static> ContextBody<B> {
             ctx.check()?;
             Inner::Bound(frames.take_until_done(ctx))
         };
-        Ok(Self { grpc, ..Self::of_inner(inner, rest) })
+        Ok(Self { told, ..Self::of_inner(inner, rest) })
     }
 }
 
@@ -200,8 +204,11 @@ where
             Err(err) => {
                 this.body.set(Inner::Text(Bytes::new()));
                 exchange.take().map(Exchange::end);
-                let in_trailers = *this.grpc && this.left.is_none_or(|left| left == 0);
-                return Poll::Ready(Some(cut_short(in_trailers, err)));
+                let told = this.told.take().filter(|_| this.left.is_none_or(|left| left == 0));
+                return Poll::Ready(Some(match told {
+                    Some((ctx, answers)) => Ok(Frame::trailers(answers.to(&err, &ctx).trailers())),
+                    None => Err(err.into()),
+                }));
             }
         };
         Poll::Ready(match next {
@@ -252,11 +259,6 @@ fn running<T>(exchange: &mut Option<Exchange>, poll: impl FnOnce() -> T) -> T {
         Some(exchange) => exchange.run(poll),
         None => poll(),
     }
-}
-
-/// The last of a body that `err` ends.
-fn cut_short<D>(in_trailers: bool, err: Error) -> Result<Frame<D>, BoxError> {
-    if in_trailers { Ok(Frame::trailers(trailers(grpc_status(&err), &reason(&err)))) } else { Err(err.into()) }
 }
 
 impl<B: Body> fmt::Debug for ContextBody<B> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{self, Poll};
 
 use http::{HeaderMap, Request, Response};
@@ -11,8 +12,9 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::ContextBody;
-use super::{BoxError, ended, is_grpc};
+use super::BoxError;
+use super::answer::{Answers, is_grpc};
+use super::body::{ContextBody, Told};
 use crate::http::{TimeoutHeader, inject_as};
 use crate::{Context, FutureExt, WithContext, merge};
 
@@ -58,7 +60,7 @@ impl PropagateLayer {
         Self::default()
     }
 
-    /// Ends each call with `ctx` as well, as a shutdown.
+    /// Ends each call with `ctx` as well, as a shutdown: a call of gRPC that it ends has status 14 (unavailable).
     pub fn of(ctx: impl Into<Context>) -> Self {
         Self { ctx: Some(ctx.into()), header: None }
     }
@@ -73,15 +75,17 @@ impl<S> Layer<S> for PropagateLayer {
     type Service = Propagate<S>;
 
     fn layer(&self, inner: S) -> Propagate<S> {
-        Propagate { inner, layer: self.clone() }
+        let answers = Arc::new(Answers { shutdown: self.ctx.clone(), map: None });
+        Propagate { inner, layer: self.clone(), answers }
     }
 }
 
 /// A client whose calls end with their contexts; made by [`PropagateLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Propagate<S> {
     inner: S,
     layer: PropagateLayer,
+    answers: Arc<Answers>,
 }
 
 impl<S, A, B> Service<Request<A>> for Propagate<S>
@@ -103,14 +107,15 @@ where
             (Some(of_request), Some(given)) => Some(merge(of_request, given)),
             (of_request, given) => of_request.or(given.as_ref()).cloned(),
         };
+        let answers = Arc::clone(&self.answers);
         if let Some(ctx) = &ctx {
             if ctx.is_done() {
-                return CallFuture { call: None, ctx: Some(ctx.clone()), grpc };
+                return CallFuture { call: None, told: Some((ctx.clone(), answers)), grpc };
             }
             lower(self.layer.header.unwrap_or(TimeoutHeader::Grpc), ctx, request.headers_mut());
         }
         let call = self.inner.call(request).with_context(ctx.clone().unwrap_or_default());
-        CallFuture { call: Some(call), ctx, grpc }
+        CallFuture { call: Some(call), told: ctx.map(|ctx| (ctx, answers)), grpc }
     }
 }
 
@@ -129,8 +134,8 @@ pub struct CallFuture<F> {
     /// None where it is not made.
     #[pin]
     call: Option<WithContext<F>>,
-    /// None where the request has none.
-    ctx: Option<Context>,
+    /// What ends it, and how that is told; None where the request has no context.
+    told: Option<Told>,
     grpc: bool,
 }
 
@@ -144,7 +149,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let err = || this.ctx.as_ref().and_then(Context::err);
+        let err = || this.told.as_ref().and_then(|(ctx, _)| ctx.err());
         let result = match this.call.as_pin_mut() {
             Some(call) => match task::ready!(call.poll(cx)) {
                 // The client may have a timer of its own for the header, as tonic's has, with an error of its own.
@@ -153,20 +158,29 @@ where
             },
             None => Err(err().expect("finished")),
         };
+        let told = this.told.take();
         Poll::Ready(match result {
-            Ok(Ok(response)) => Ok(response.map(|body| match this.ctx {
-                Some(ctx) => ContextBody::bound(body, ctx, *this.grpc),
+            Ok(Ok(response)) => Ok(response.map(|body| match told {
+                Some(told) => ContextBody::bound(body, &told.0.clone(), this.grpc.then_some(told)),
                 None => ContextBody::watched(body),
             })),
             Ok(Err(err)) => Err(err.into()),
-            Err(err) if *this.grpc => Ok(ended(true, &err)),
-            Err(err) => Err(err.into()),
+            Err(err) => match told {
+                Some((ctx, answers)) if *this.grpc => Ok(answers.response(err, &ctx, true)),
+                _ => Err(err.into()),
+            },
         })
     }
 }
 
 impl<F> fmt::Debug for CallFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallFuture").field("ctx", &self.ctx).finish_non_exhaustive()
+        f.debug_struct("CallFuture").field("ctx", &self.told.as_ref().map(|(ctx, _)| ctx)).finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Propagate<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Propagate").field("inner", &self.inner).field("layer", &self.layer).finish()
     }
 }

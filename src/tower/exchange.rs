@@ -34,6 +34,8 @@ pub enum Ended {
     BeforeResponse,
     /// The body of the response was dropped before its end, for the same reasons.
     InBody,
+    /// The head of the response was not there in [time](super::ContextLayer::head_limit).
+    HeadLimit,
     /// The service has failed, or the body of the response: there is no response, or it is not whole.
     Failed,
     /// The handler has panicked, or the body.
@@ -48,6 +50,7 @@ impl fmt::Display for Ended {
             Ended::InRequest => "gone in the middle of the request",
             Ended::BeforeResponse => "gone before the response",
             Ended::InBody => "gone in the middle of the response",
+            Ended::HeadLimit => "no response within the limit",
             Ended::Failed => "failed",
             Ended::Panicked => "panicked",
             Ended::Complete => "the exchange is complete",
@@ -87,13 +90,17 @@ impl Exchange {
         self.so_far = Ended::Complete;
     }
 
+    pub(super) fn head_was_late(&mut self) {
+        self.so_far = Ended::HeadLimit;
+    }
+
     pub(super) fn has_failed(&mut self) {
         self.so_far = Ended::Failed;
     }
 
     /// Nothing more comes.
     pub(super) fn end(mut self) {
-        if self.so_far != Ended::Failed {
+        if matches!(self.so_far, Ended::BeforeResponse | Ended::InBody) {
             self.so_far = Ended::Complete;
         }
     }

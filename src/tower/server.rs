@@ -18,27 +18,29 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::answer::{Answer, Answers, is_grpc};
 use super::body::ContextBody;
 use super::exchange::Exchange;
-use super::{INVALID, answer, ended, is_grpc};
-use crate::http::{InvalidTimeout, SHUTDOWN, extract};
-use crate::{Context, FutureExt, WithContext, merge};
+use super::server_context::{Scope, ServerContext, Token};
+use crate::http::{InvalidTimeout, extract};
+use crate::{Context, Error, FutureExt, WithContext, merge};
 
 /// Gives every request a [`Context`] in its extensions, made of
 ///
 /// - the context that the request has already, from a layer further out, as the primary: its values, and its end,
-/// - the request's own: named `request`, with the deadline that its headers set ([`extract`]) and the
-///   [limit](Self::limit), cancelled when the exchange [ends](super::Ended), however it does: nothing that was started for
-///   the request runs on by accident,
-/// - the shutdown of the server: named `shutdown` where it has no name.
+/// - the shutdown of the server,
+/// - the deadline that its headers set ([`extract`]), named `caller`, or the [limit](Self::limit), named `limit`: whichever
+///   is earlier,
+/// - its own cancel, named `request`, when the exchange [ends](super::Ended), however it does: nothing that was started for
+///   the request runs on by accident.
 ///
-/// What has to outlive the request takes its values along with [`without_cancel`](Context::without_cancel), and ends with
-/// the server by `merge(ctx.without_cancel(), &shutdown)`. So does what comes after an upgrade (101, as for WebSockets): the
-/// exchange is complete with the response.
+/// What has to outlive the request takes its [`ServerContext`], which is there beside it. So does what comes after an upgrade
+/// (101, as for WebSockets): the exchange is complete with the response.
 ///
 /// A request with a timeout that cannot be read is answered with 400, or status 3 of gRPC, and does not reach the service.
 ///
-/// Each worker thread merges with a [relay](Context::relay) of its own.
+/// Bodies pass as they are, but for one that [`enforce`](Self::enforce) ends. Each worker thread derives from a
+/// [relay](Context::relay) of its own.
 ///
 /// # When the client is seen to go
 /// A server knows that a client has gone when it reads the end of the connection or of the stream. hyper, and so axum and
@@ -62,7 +64,7 @@ use crate::{Context, FutureExt, WithContext, merge};
 /// use context_merge::{Context, tower::ContextLayer};
 /// use std::time::Duration;
 ///
-/// let (shutdown, stop) = Context::background().with_cancel();
+/// let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
 /// let app: Router = Router::new()
 ///     .route("/", get(async |Extension(ctx): Extension<Context>| format!("{:?}", ctx.remaining())))
 ///     .layer(ContextLayer::new(&shutdown).limit(Duration::from_secs(30)).enforce());
@@ -73,28 +75,48 @@ pub struct ContextLayer(Settings);
 
 #[derive(Clone)]
 struct Settings {
-    /// Of the shutdown, one for each worker.
-    relays: Arc<[Context]>,
-    name: Arc<str>,
-    limit: Option<Duration>,
+    scope: Scope,
+    limit: Option<Arc<LimitOf>>,
+    head_limit: Option<Duration>,
     enforce: bool,
     values: Option<Arc<Values>>,
+    map: Option<Arc<super::answer::Map>>,
 }
 
+type LimitOf = dyn Fn(&Parts) -> Option<Duration> + Send + Sync;
 type Values = dyn Fn(&Parts, Context) -> Context + Send + Sync;
 
 impl ContextLayer {
     /// For requests that end with `shutdown`; pass [`Context::background`] where there is none.
     pub fn new(shutdown: impl Into<Context>) -> Self {
-        let shutdown = shutdown.into().with_values_of(&Context::background()).named(SHUTDOWN);
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        let relays = (0..workers).map(|_| shutdown.relay()).collect();
-        Self(Settings { relays, name: "request".into(), limit: None, enforce: false, values: None })
+        let stopping = shutdown.into().with_values_of(&Context::background());
+        let scope = Scope { draining: stopping.clone(), stopping, tracker: None };
+        Self(Settings { scope, limit: None, head_limit: None, enforce: false, values: None, map: None })
     }
 
-    /// Gives a request so much time and no more, whatever its headers ask for.
+    /// Gives a request so much time and no more, whatever its headers ask for: until the last of its response.
     pub fn limit(self, most: Duration) -> Self {
-        Self(Settings { limit: Some(most), ..self.0 })
+        self.limit_by(move |_| Some(most))
+    }
+
+    /// [`limit`](Self::limit) for each request by its head; None leaves it without, as for a route that streams.
+    ///
+    /// ```
+    /// use context_merge::{Context, tower::ContextLayer};
+    /// use std::time::Duration;
+    ///
+    /// let layer = ContextLayer::new(Context::background())
+    ///     .limit_by(|head| (!head.uri.path().starts_with("/events")).then_some(Duration::from_secs(30)));
+    /// ```
+    pub fn limit_by(self, most: impl Fn(&Parts) -> Option<Duration> + Send + Sync + 'static) -> Self {
+        Self(Settings { limit: Some(Arc::new(most)), ..self.0 })
+    }
+
+    /// Gives the handler so much time for the *head* of its response; a body may take as long as it likes. The handler is
+    /// dropped then, also without [`enforce`](Self::enforce), and the caller told as at a deadline. The request's context,
+    /// which the body may need longer, is cancelled with [`Ended::HeadLimit`](super::Ended::HeadLimit).
+    pub fn head_limit(self, most: Duration) -> Self {
+        Self(Settings { head_limit: Some(most), ..self.0 })
     }
 
     /// Ends the exchange too when the context finishes, and drops the handler: with 504 at a deadline and 503 on
@@ -103,17 +125,40 @@ impl ContextLayer {
     /// moment has its answer sent if all of it is there, and is too late with a stream.
     ///
     /// So that an answer that is whole need not be bound to the context, up to two frames of the body are read ahead, where
-    /// they are there. Any other body is dropped by the finish itself, also where the client does not read.
+    /// they are there. Any other body is dropped by the finish itself, also where the client does not read. (A stream of
+    /// HTTP/2 then stays open until the client gives it a window or the connection ends; end the connections, or the
+    /// process, some time after the shutdown.)
     ///
     /// Without it the layer only tells, and the handler decides.
     ///
     /// # Cancel safety
     /// The handler is dropped at an await of its own, as it is when a client goes away.
+    ///
+    /// # Panics
+    /// A request with a deadline, outside a tokio runtime with time enabled, where it has to wait.
     pub fn enforce(self) -> Self {
         Self(Settings { enforce: true, ..self.0 })
     }
 
-    /// Lays values on the context of each request, taken from its head.
+    /// Changes what callers are told where a context has ended the exchange: by the layer, or by a handler whose answer is
+    /// its context's error, as `?` makes it. Nothing of the error but its kind is told otherwise.
+    ///
+    /// ```
+    /// use context_merge::{Context, tower::ContextLayer};
+    /// use http::StatusCode;
+    ///
+    /// let layer = ContextLayer::new(Context::background()).answers(|err, answer| match err.origin() {
+    ///     // Not the caller's fault, and not worth a retry.
+    ///     Some("sibling") => answer.status(StatusCode::INTERNAL_SERVER_ERROR).grpc_status(13),
+    ///     _ => answer.message("try again later"),
+    /// });
+    /// ```
+    pub fn answers(self, map: impl Fn(&Error, Answer) -> Answer + Send + Sync + 'static) -> Self {
+        Self(Settings { map: Some(Arc::new(map)), ..self.0 })
+    }
+
+    /// Lays values on the context of each request, taken from its head. For values alone: a source or a deadline that it adds
+    /// is not enforced.
     ///
     /// ```
     /// use context_merge::{Context, tower::ContextLayer};
@@ -128,48 +173,115 @@ impl ContextLayer {
     pub fn values(self, of: impl Fn(&Parts, Context) -> Context + Send + Sync + 'static) -> Self {
         Self(Settings { values: Some(Arc::new(of)), ..self.0 })
     }
+
+    /// When the server drains, before it stops: what [`ServerContext::draining`] gives. The shutdown where this is not called.
+    pub fn draining(self, draining: impl Into<Context>) -> Self {
+        let scope = Scope { draining: draining.into(), ..self.0.scope };
+        Self(Settings { scope, ..self.0 })
+    }
+
+    /// Has what a [`ServerContext`] spawns counted: it holds what `token` gives for as long as it goes on, as a
+    /// `TaskTrackerToken` of tokio-util.
+    pub fn tracked<T: Send + Sync + 'static>(self, token: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        let token = move || -> Token { Box::new(token()) };
+        let scope = Scope { tracker: Some(Arc::new(token)), ..self.0.scope };
+        Self(Settings { scope, ..self.0 })
+    }
 }
 
 impl<S> Layer<S> for ContextLayer {
     type Service = ContextService<S>;
 
     fn layer(&self, inner: S) -> ContextService<S> {
-        ContextService { inner, settings: Arc::new(self.0.clone()) }
+        ContextService { inner, server: Arc::new(Server::new(self.0.clone())) }
     }
 }
 
 /// A service with a context for each request; made by [`ContextLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ContextService<S> {
     inner: S,
-    settings: Arc<Settings>,
+    server: Arc<Server>,
 }
 
-impl Settings {
-    /// The deadline of a request that has arrived now.
-    fn deadline(&self, head: &Parts) -> Result<Option<Instant>, InvalidTimeout> {
-        let most = self.limit.and_then(|most| Instant::now().checked_add(most));
-        Ok(extract(&head.headers)?.into_iter().chain(most).min())
+/// What all requests of a service share.
+struct Server {
+    settings: Settings,
+    scope: Arc<Scope>,
+    answers: Arc<Answers>,
+    workers: Vec<Worker>,
+    /// What the deadline of a head is born under.
+    head_limit: Context,
+}
+
+/// A relay of the shutdown, under each name that something is born under. A name is made once, not for each request.
+struct Worker {
+    request: Context,
+    caller: Context,
+    limit: Context,
+}
+
+/// What ends an exchange from outside; the context of the request, which that ends too; and what else ends that.
+struct Contexts {
+    bound: Context,
+    ctx: Context,
+    exchange: Exchange,
+}
+
+impl Server {
+    fn new(settings: Settings) -> Self {
+        let scope = Arc::new(settings.scope.clone());
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let values = Context::background().with_value(Arc::clone(&scope));
+        let [request, caller, limit] = ["request", "caller", "limit"].map(|name| values.named(name));
+        let worker = || {
+            let relay = scope.stopping.relay();
+            let [request, caller, limit] = [&request, &caller, &limit].map(|named| relay.with_values_of(named));
+            Worker { request, caller, limit }
+        };
+        let answers = Answers { shutdown: Some(scope.stopping.clone()), map: settings.map.clone() };
+        let head_limit = Context::background().named("head limit");
+        Self {
+            workers: (0..threads).map(|_| worker()).collect(),
+            scope,
+            answers: Arc::new(answers),
+            head_limit,
+            settings,
+        }
     }
 
-    /// What ends the exchange from outside, the context of the request below that, and what ends the latter.
-    fn contexts(&self, head: &Parts, deadline: Option<Instant>) -> (Context, Context, Exchange) {
-        let relay = &self.relays[worker() % self.relays.len()];
-        let bound = match deadline {
-            Some(at) => relay.with_deadline(at).named(Arc::clone(&self.name)),
-            None => relay.clone(),
+    /// The contexts of a request that has arrived now.
+    fn contexts(&self, head: &Parts) -> Result<Contexts, InvalidTimeout> {
+        let worker = &self.workers[worker() % self.workers.len()];
+        let caller = extract(&head.headers)?;
+        let limit = self.settings.limit.as_ref().and_then(|limit| limit(head));
+        let limit = limit.and_then(|most| Instant::now().checked_add(most));
+        let bound = match (caller, limit) {
+            (None, None) => worker.request.clone(),
+            (Some(at), limit) if limit.is_none_or(|limit| at <= limit) => worker.caller.with_deadline(at),
+            (_, Some(at)) => worker.limit.with_deadline(at),
+            (Some(_), None) => unreachable!("it is the earlier one"),
         };
         let bound = match head.extensions.get::<Context>() {
-            Some(outer) => merge(outer, bound),
-            None => bound,
+            // Its values, and on them what is ours.
+            Some(outer) => merge(outer, bound).with_value(Arc::clone(&self.scope)).named("request"),
+            None => bound.with_values_of(&worker.request),
         };
         let (ctx, canceller) = bound.with_cancel();
-        let ctx = ctx.named(Arc::clone(&self.name));
-        let ctx = match &self.values {
+        let ctx = match &self.settings.values {
             Some(values) => values(head, ctx),
             None => ctx,
         };
-        (bound, ctx, Exchange::new(canceller))
+        Ok(Contexts { bound, ctx, exchange: Exchange::new(canceller) })
+    }
+
+    /// What ends the handler.
+    fn bound_of_head(&self, bound: &Context) -> Context {
+        let bound = if self.settings.enforce { bound.clone() } else { Context::background() };
+        match self.settings.head_limit {
+            Some(most) => bound.with_values_of(&self.head_limit).with_timeout(most),
+            None => bound,
+        }
     }
 }
 
@@ -199,16 +311,16 @@ where
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let (grpc, method) = (is_grpc(&head.headers), head.method.clone());
-        let deadline = match self.settings.deadline(&head) {
-            Ok(deadline) => deadline,
+        let Contexts { bound, ctx, mut exchange } = match self.server.contexts(&head) {
+            Ok(contexts) => contexts,
             Err(invalid) => return ResponseFuture { state: State::Refused(invalid), grpc, method },
         };
-        let (bound, ctx, mut exchange) = self.settings.contexts(&head, deadline);
+        head.extensions.insert(ServerContext::new(&ctx, &self.server.scope));
         head.extensions.insert(ctx);
-        let bound = self.settings.enforce.then_some(bound);
         let work = exchange.run(|| self.inner.call(Request::from_parts(head, body)));
-        let work = work.with_context(bound.clone().unwrap_or_default());
-        ResponseFuture { state: State::Running { exchange: Some(exchange), work, bound }, grpc, method }
+        let work = work.with_context(self.server.bound_of_head(&bound));
+        let server = Arc::clone(&self.server);
+        ResponseFuture { state: State::Running { exchange: Some(exchange), work, bound, server }, grpc, method }
     }
 }
 
@@ -230,8 +342,9 @@ enum State<F> {
         exchange: Option<Exchange>,
         #[pin]
         work: WithContext<F>,
-        /// What ends the work, and then the body, where the layer enforces.
-        bound: Option<Context>,
+        /// What ends the exchange from outside.
+        bound: Context,
+        server: Arc<Server>,
     },
     Refused(InvalidTimeout),
 }
@@ -245,58 +358,72 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (exchange, work, bound) = match this.state.project() {
-            Projected::Running { exchange, work, bound } => (exchange, work, bound),
+        let (exchange, work, bound, server) = match this.state.project() {
+            Projected::Running { exchange, work, bound, server } => (exchange, work, &*bound, &*server),
             Projected::Refused(invalid) => {
-                return Poll::Ready(Ok(answer(*this.grpc, StatusCode::BAD_REQUEST, INVALID, invalid.to_string())));
+                return Poll::Ready(Ok(Answer::invalid(invalid.to_string()).response(*this.grpc)));
             }
         };
         let running = exchange.as_mut().expect("polled after it was ready");
         let result = task::ready!(running.run(|| work.poll(cx)));
         let mut exchange = exchange.take().expect("taken once");
         Poll::Ready(match result {
-            Ok(Ok(response)) => Ok(respond(response, exchange, this.method, bound.as_ref(), *this.grpc, cx)),
+            Ok(Ok(response)) => {
+                exchange.responded();
+                Ok(server.respond(response, exchange, this.method, bound, *this.grpc, cx))
+            }
             Ok(Err(err)) => {
                 exchange.has_failed();
                 Err(err)
             }
             Err(err) => {
+                if !bound.is_done() {
+                    exchange.head_was_late();
+                }
                 exchange.end();
-                Ok(ended(*this.grpc, &err))
+                Ok(server.answers.response(err, bound, *this.grpc))
             }
         })
     }
 }
 
-/// A response whose body ends `exchange`, and ends with `bound`.
-fn respond<B: Body<Data: Send, Error: Send> + Send + 'static>(
-    response: Response<B>,
-    mut exchange: Exchange,
-    method: &Method,
-    bound: Option<&Context>,
-    grpc: bool,
-    cx: &mut task::Context<'_>,
-) -> Response<ContextBody<B>> {
-    let length = match response.headers().get(CONTENT_LENGTH) {
-        Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()),
-        None => response.body().size_hint().exact(),
-    };
-    exchange.responded();
-    let no_body = has_no_body(method, response.status()) || response.body().is_end_stream();
-    if no_body || length == Some(0) {
-        // A server may drop the body unread.
-        exchange.is_whole();
-    }
-    let (head, body) = response.into_parts();
-    let body = match bound.filter(|_| !no_body) {
-        None => Ok(ContextBody::watched(body)),
-        Some(bound) => exchange.run(|| ContextBody::bound_unless_whole(body, bound, grpc, cx)),
-    };
-    match body {
-        Ok(body) => Response::from_parts(head, body.ending(exchange, length)),
-        Err(err) => {
+impl Server {
+    /// A response whose body ends `exchange`, and ends with `bound` where that is enforced.
+    fn respond<B: Body<Data: Send, Error: Send> + Send + 'static>(
+        &self,
+        response: Response<B>,
+        mut exchange: Exchange,
+        method: &Method,
+        bound: &Context,
+        grpc: bool,
+        cx: &mut task::Context<'_>,
+    ) -> Response<ContextBody<B>> {
+        let no_body = has_no_body(method, response.status()) || response.body().is_end_stream();
+        if let Some(err) = self.answers.is_told_by_handler(&response, bound, grpc) {
             exchange.end();
-            ended(grpc, &err)
+            return self.answers.response(err, bound, grpc);
+        }
+        let length = match response.headers().get(CONTENT_LENGTH) {
+            Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()),
+            None => response.body().size_hint().exact(),
+        };
+        if no_body || length == Some(0) {
+            // A server may drop the body unread.
+            exchange.is_whole();
+        }
+        let (head, body) = response.into_parts();
+        let body = if self.settings.enforce && !no_body {
+            let told = grpc.then(|| (bound.clone(), Arc::clone(&self.answers)));
+            exchange.run(|| ContextBody::bound_unless_whole(body, bound, told, cx))
+        } else {
+            Ok(ContextBody::watched(body))
+        };
+        match body {
+            Ok(body) => Response::from_parts(head, body.ending(exchange, length)),
+            Err(err) => {
+                exchange.end();
+                self.answers.response(err, bound, grpc)
+            }
         }
     }
 }
@@ -312,8 +439,9 @@ fn has_no_body(method: &Method, status: StatusCode) -> bool {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("shutdown", &self.relays[0])
-            .field("limit", &self.limit)
+            .field("shutdown", &self.scope.stopping)
+            .field("limit", &self.limit.is_some())
+            .field("head_limit", &self.head_limit)
             .field("enforce", &self.enforce)
             .field("values", &self.values.is_some())
             .finish()
@@ -328,5 +456,12 @@ impl<F> fmt::Debug for ResponseFuture<F> {
             State::Refused(invalid) => out.field("refused", invalid),
         };
         out.finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ContextService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ContextService");
+        out.field("inner", &self.inner).field("settings", &self.server.settings).finish()
     }
 }

@@ -17,7 +17,7 @@ use example::tick;
 async fn stops_at_the_deadline() {
     let start = Instant::now();
     let mut ticks = Vec::new();
-    let ctx = Context::background().with_timeout(5 * SECOND).named("deadline");
+    let ctx = Context::background().named("deadline").with_timeout(5 * SECOND);
     let Err(err) = tick(&ctx, 2 * SECOND, |n| {
         assert!(n < 10, "without an end");
         ticks.push((n, start.elapsed()));

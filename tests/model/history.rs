@@ -139,6 +139,7 @@ impl Search<'_> {
                 | Err { .. }
                 | Read { .. }
                 | IsCancelled { .. }
+                | FinishedBy { .. }
                 | Wait { .. }
                 | Poll { .. }
                 | DropWaiter { .. }

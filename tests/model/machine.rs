@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::history::Log;
-use super::{Answer, BACKGROUND, Id, Op, Story, Why};
+use super::{Answer, BACKGROUND, Id, OF_SIGNALS, Op, Story, Why};
 
-const NAMES: [&str; 3] = ["shutdown", "request", "limit"];
+const NAMES: [&str; 4] = ["shutdown", "request", "limit", "signal"];
 
 /// Handles by their numbers. All time is that of the tokio runtime that is entered.
 #[derive(Clone)]
@@ -62,6 +62,7 @@ impl Machine {
             Op::Cancel { source } => Answer::Is(self.cancellers[source].cancel_with(Cause(Why::Cancelled(*source)))),
             Op::IsDone { ctx } => Answer::Is(self.contexts[ctx].is_done()),
             Op::IsCancelled { source } => Answer::Is(self.cancellers[source].is_cancelled()),
+            Op::FinishedBy { ctx, input } => Answer::Is(self.contexts[ctx].finished_by(&self.contexts[input])),
             Op::Err { ctx } => told(self.contexts[ctx].check().err()),
             Op::Read { ctx } => {
                 let ctx = &self.contexts[ctx];
@@ -164,7 +165,10 @@ impl Machine {
     /// All that can be asked without a change.
     pub fn looks(&self) -> Vec<Op> {
         let contexts = self.contexts.keys().flat_map(|&ctx| [Op::Err { ctx }, Op::IsDone { ctx }, Op::Read { ctx }]);
-        contexts.chain(self.cancellers.keys().map(|&source| Op::IsCancelled { source })).collect()
+        let neighbours = self.contexts.keys().zip(self.contexts.keys().skip(1));
+        let same = neighbours.flat_map(|(&a, &b)| [(a, b), (b, a), (a, a)]);
+        let same = same.map(|(ctx, input)| Op::FinishedBy { ctx, input });
+        contexts.chain(same).chain(self.cancellers.keys().map(|&source| Op::IsCancelled { source })).collect()
     }
 
     pub fn contexts(&self) -> impl Iterator<Item = Id> {
@@ -260,7 +264,8 @@ impl Manual {
     }
 
     fn raise(&self, id: Id) {
-        let new = || Error::cancelled().with_cause(Cause(Why::Cancelled(id)));
+        let name = NAMES[usize::from(OF_SIGNALS)];
+        let new = || Error::cancelled().named(name).with_cause(Cause(Why::Cancelled(id)));
         self.0.send_modify(|err| *err = Some(err.take().unwrap_or_else(new)));
     }
 }

@@ -93,6 +93,10 @@ pub enum Op {
     IsCancelled {
         source: Id,
     },
+    FinishedBy {
+        ctx: Id,
+        input: Id,
+    },
     /// Makes a future and polls it.
     Wait {
         ctx: Id,
@@ -151,6 +155,9 @@ pub enum Why {
 /// The number of a name.
 pub type Name = Option<u8>;
 
+/// The name that the errors of all signals bring.
+pub const OF_SIGNALS: u8 = 3;
+
 /// When an event happened: the instant, then the place among the cancels; a deadline comes before them.
 type Moment = (u64, u64);
 
@@ -169,9 +176,12 @@ struct Deadline {
 
 #[derive(Clone, Debug, Default)]
 struct Ctx {
+    /// Each with the name that it was born under.
     sources: Vec<(Id, Name)>,
     deadline: Option<Deadline>,
     value: Option<u32>,
+    /// For what is made below.
+    name: Name,
     /// What it was finished by when it was made.
     born: Option<Event>,
 }
@@ -216,6 +226,10 @@ impl World {
                 let event = self.event(&self.sources[source]);
                 Answer::Is(event.is_some_and(|event| event.story.why == Why::Cancelled(*source)))
             }
+            Op::FinishedBy { ctx, input } => {
+                let [own, other] = [ctx, input].map(|ctx| self.event(&self.contexts[ctx]).map(|event| event.moment));
+                Answer::Is(own.is_some() && own == other)
+            }
             Op::Stop { callback } => Answer::Is(self.event(&self.callbacks[callback].0).is_none()),
             _ => Answer::Nothing,
         }
@@ -254,24 +268,28 @@ impl World {
         let (id, made) = match op {
             Op::Cancellable { of, ctx } => {
                 let mut child = self.child(*of);
-                child.sources.push((*ctx, None));
+                child.sources.push((*ctx, child.name));
                 self.sources.insert(*ctx, child.clone());
                 (ctx, child)
             }
-            Op::Signal { ctx } => (ctx, Ctx { sources: vec![(*ctx, None)], ..Ctx::default() }),
+            Op::Signal { ctx } => (ctx, Ctx { sources: vec![(*ctx, Some(OF_SIGNALS))], ..Ctx::default() }),
             Op::Deadline { of, at, ctx } => {
                 let mut child = self.child(*of);
                 if child.deadline.is_none_or(|known| *at < known.at) {
-                    child.deadline = Some(Deadline { at: *at, id: *ctx, name: None });
+                    child.deadline = Some(Deadline { at: *at, id: *ctx, name: child.name });
                 }
                 (ctx, child)
             }
-            Op::Named { of, name, ctx } => (ctx, named(self.child(*of), *name)),
+            Op::Named { of, name, ctx } => (ctx, Ctx { name: Some(*name), ..self.contexts[of].clone() }),
             Op::Relay { of, ctx } => (ctx, self.child(*of)),
             Op::Value { of, value, ctx } => (ctx, Ctx { value: Some(*value), ..self.contexts[of].clone() }),
-            Op::WithoutCancel { of, ctx } => (ctx, Ctx { value: self.contexts[of].value, ..Ctx::default() }),
+            Op::WithoutCancel { of, ctx } => {
+                let Ctx { value, name, .. } = self.contexts[of];
+                (ctx, Ctx { value, name, ..Ctx::default() })
+            }
             Op::ValuesOf { of, primary, ctx } => {
-                (ctx, Ctx { value: self.contexts[primary].value, ..self.contexts[of].clone() })
+                let Ctx { value, name, .. } = self.contexts[primary];
+                (ctx, Ctx { value, name, ..self.contexts[of].clone() })
             }
             Op::AnyOf { of, ctx } => (ctx, self.union(of)),
             _ => return,
@@ -287,7 +305,10 @@ impl World {
 
     fn union(&self, inputs: &[Id]) -> Ctx {
         let inputs = || inputs.iter().map(|input| &self.contexts[input]);
-        let mut ctx = Ctx { value: inputs().next().and_then(|primary| primary.value), ..Ctx::default() };
+        let mut ctx = Ctx::default();
+        if let Some(primary) = inputs().next() {
+            (ctx.value, ctx.name) = (primary.value, primary.name);
+        }
         // min_by_key keeps the first of equals: the earlier argument.
         ctx.born = inputs().filter_map(|input| self.event(input)).min_by_key(|event| event.moment);
         ctx.deadline = inputs().filter_map(|input| input.deadline).min_by_key(|deadline| deadline.at);
@@ -339,15 +360,4 @@ impl World {
         };
         Some((ctx.sources.len(), self.event(ctx).map(|event| event.story.why)))
     }
-}
-
-/// The name goes to what has none yet.
-fn named(mut ctx: Ctx, name: u8) -> Ctx {
-    let sources = ctx.sources.iter_mut().map(|(_, known)| known);
-    let deadline = ctx.deadline.iter_mut().map(|deadline| &mut deadline.name);
-    let born = ctx.born.iter_mut().map(|event| &mut event.story.origin);
-    for known in sources.chain(deadline).chain(born) {
-        *known = known.or(Some(name));
-    }
-    ctx
 }

@@ -177,6 +177,7 @@ impl Scope {
             Op::AnyOf { of, ctx: made } => of.iter().all(ctx) && new(made),
             Op::Signal { ctx: made } => new(made),
             Op::IsDone { ctx: id } | Op::Err { ctx: id } | Op::Read { ctx: id } => ctx(id),
+            Op::FinishedBy { ctx: id, input } => ctx(id) && ctx(input),
             Op::DropContext { ctx: id } => *id != BACKGROUND && ctx(id),
             Op::Cancel { source } | Op::DropCanceller { source } | Op::IsCancelled { source } => {
                 self.sources.contains(source)

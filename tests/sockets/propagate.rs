@@ -123,7 +123,7 @@ fn a_chain_of_servers() {
     for version in VERSIONS {
         run(async {
             let mut back = Server::start(layer(), routes()).await;
-            let (shutdown, stop) = Context::background().with_cancel();
+            let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
             let (url, inner) = (back.url("/parked"), pool(PropagateLayer::new(), version));
             let relay = async move |ctx: Context| ask(&inner, url, &ctx).await.unwrap_or_else(|err| cause(&err));
             let routes = Router::new().route("/", get(relay));
