@@ -5,6 +5,7 @@ use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 // Not those of `sync`: no model has the timer thread.
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{self, Poll, Wake, Waker, ready};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::runtime::{self, Handle};
 use tokio::task::try_id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::release::unheard;
+use crate::release::{let_go, unheard};
 use crate::sync::{now, unpoisoned};
 
 /// It is armed by the first poll, and follows the task to the runtime that polls now.
@@ -164,7 +165,10 @@ pub(crate) struct Bell {
 
 /// The waker of a bell, which goes when the bell does; the timer thread may come to its own part later.
 #[derive(Default)]
-struct Rope(Mutex<Option<Waker>>);
+struct Rope {
+    waker: Mutex<Option<Waker>>,
+    rung: AtomicBool,
+}
 
 impl Bell {
     pub(crate) fn new(at: Instant) -> Self {
@@ -172,7 +176,15 @@ impl Bell {
     }
 
     fn reset(&mut self, at: Instant) {
+        // Relaxed: asked by nobody but who sets it.
+        self.rope.rung.store(false, Ordering::Relaxed);
         self.delay.reset(within_reach(to_come(at)));
+    }
+
+    /// Whether it rings no more.
+    pub(crate) fn has_rung(&self) -> bool {
+        // Acquire: pairs with the store in `wake`.
+        self.rope.rung.load(Ordering::Acquire)
     }
 
     /// Ready when it has rung, perhaps too early.
@@ -191,15 +203,16 @@ impl Drop for Bell {
 
 impl Rope {
     fn tie(&self, waker: Option<Waker>) {
-        let before = std::mem::replace(&mut *unpoisoned(self.0.lock()), waker);
-        drop(before);
+        let before = std::mem::replace(&mut *unpoisoned(self.waker.lock()), waker);
+        let_go(before);
     }
 }
 
 /// The timer thread serves everybody, and ends with a panic: this one the hook has reported.
 impl Wake for Rope {
     fn wake(self: Arc<Self>) {
-        let waker = unpoisoned(self.0.lock()).take();
+        self.rung.store(true, Ordering::Release);
+        let waker = unpoisoned(self.waker.lock()).take();
         unheard(|| waker.into_iter().for_each(Waker::wake));
     }
 }

@@ -120,8 +120,11 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
                 break bell;
             }
         };
-        let before = unpoisoned(self.bell.lock()).replace(bell);
-        drop(before);
+        let mut hung = unpoisoned(self.bell.lock());
+        // Ours may have rung too early meanwhile, and the timer thread have hung the next one.
+        let other = if hung.as_ref().is_some_and(|next| !next.has_rung()) { Some(bell) } else { hung.replace(bell) };
+        drop(hung);
+        drop(other);
         if !self.is_pending() {
             self.withdraw();
         }
@@ -136,8 +139,10 @@ impl<F: FnOnce(&Error) + Send + 'static> Wake for AtDeadline<F> {
         let Some(ctx) = self.0.ctx() else { return };
         let mut seen = None;
         unheard(|| seen = ctx.err_when_told());
+        let by_alarm = ctx.is_finished_by_alarm();
+        drop(ctx);
         match seen {
-            Some(err) if ctx.is_finished_by_alarm() => self.0.run(&err),
+            Some(err) if by_alarm => self.0.run(&err),
             // As in `run_at_alarm`.
             Some(_) => {}
             // Further off than a timer can reach, or read off another clock.
@@ -171,7 +176,7 @@ impl Context {
     ///
     /// Outside any runtime, and where the runtime has ended before the deadline, it runs at the deadline on a thread that is
     /// there for that, and serves all such callbacks of the process, by the real clock. A foreign signal is not heard any more
-    /// when the runtime has ended, but still seen by a cancel, and at the deadline. A runtime that lives, but is driven by
+    /// when the runtime has ended, only seen: by a look, and by the cancel of what is derived from it. A runtime that lives, but is driven by
     /// nobody, runs nothing: then any cancel does, also one after the deadline.
     ///
     /// Until it has run it counts as somebody who can see the context.
@@ -191,7 +196,7 @@ impl Context {
     /// # Panics
     /// On a live context with a foreign signal, outside a tokio runtime; on one with a deadline, in a runtime without time
     /// enabled. A panic of `f` comes out of the call that finished the context, after all others have been woken; in a task or
-    /// on the timer thread it is left to the panic hook.
+    /// on that thread it is left to the panic hook. Where the system gives no thread, when one is needed.
     pub fn on_done<F: FnOnce(&Error) + Send + 'static>(&self, f: F) -> OnDone {
         if let Some(err) = self.err_when_told() {
             f(&err);

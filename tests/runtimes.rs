@@ -459,12 +459,12 @@ mod programs {
         prop_oneof![
             4 => (family.clone(), way.clone(), 0..6_usize)
                 .prop_map(|(family, way, kind)| Op::Wait { family, way, kind }),
-            8 => (index.clone(), runtime.clone()).prop_map(|(waiter, runtime)| Op::Poll { waiter, runtime }),
-            2 => (index.clone(), runtime.clone()).prop_map(|(waiter, runtime)| Op::Spawn { waiter, runtime }),
-            1 => index.clone().prop_map(|waiter| Op::Drop { waiter }),
+            8 => (index, runtime.clone()).prop_map(|(waiter, runtime)| Op::Poll { waiter, runtime }),
+            2 => (index, runtime.clone()).prop_map(|(waiter, runtime)| Op::Spawn { waiter, runtime }),
+            1 => index.prop_map(|waiter| Op::Drop { waiter }),
             4 => (family.clone(), way, prop::option::weighted(0.8, runtime.clone()))
                 .prop_map(|(family, way, runtime)| Op::Call { family, way, runtime }),
-            1 => index.clone().prop_map(|callback| Op::Stop { callback }),
+            1 => index.prop_map(|callback| Op::Stop { callback }),
             1 => index.prop_map(|callback| Op::Detach { callback }),
             2 => runtime.clone().prop_map(|runtime| Op::Drive { runtime }),
             2 => (runtime, any::<bool>()).prop_map(|(runtime, waits)| Op::End { runtime, waits }),
