@@ -116,7 +116,8 @@ fn of_the_rejection() {
 #[test]
 fn of_layers() {
     use context_merge::tower::{
-        CallFuture, ContextBody, ContextLayer, ContextService, Ended, Propagate, PropagateLayer, ResponseFuture,
+        CallFuture, ContextBody, ContextLayer, ContextService, Ended, Propagate, PropagateLayer, ReadAhead,
+        ReadAheadLayer, ResponseFuture,
     };
     table! {
         Ended: Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -132,6 +133,9 @@ fn of_layers() {
         CallFuture<Local>: ;
         ContextBody<u8>: Send Unpin;
         ContextBody<Local>: Unpin;
+        ReadAheadLayer: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        ReadAhead<u8>: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        ReadAhead<Local>: Unpin;
     }
     is_static::<(Ended, ContextLayer, ContextService<Local>, ResponseFuture<Local>)>();
     is_static::<(PropagateLayer, Propagate<Local>, CallFuture<Local>, ContextBody<Local>)>();

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{self, Poll, Wake, Waker};
 
 use bytes::Bytes;
-use context_merge::tower::{BoxError, Ended, ReadAheadBody, ReadAheadLayer};
 use context_merge::Context;
+use context_merge::tower::{BoxError, Ended, ReadAheadBody, ReadAheadLayer};
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
@@ -25,7 +25,9 @@ const ENOUGH: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     /// The next comes at once, or when somebody lets it come.
-    Pending { yields: bool },
+    Pending {
+        yields: bool,
+    },
     Data(usize),
     Trailers(u8),
     Error(u8),
@@ -162,10 +164,11 @@ impl Exchange {
     fn new(limit: usize, request: Request<Scripted>) -> Self {
         let given = Arc::new(Mutex::new(None));
         let give = Arc::clone(&given);
-        let mut service = ReadAheadLayer::new(limit).layer(service_fn(move |request: Request<ReadAheadBody<Scripted>>| {
-            *give.lock().unwrap() = Some(request);
-            pending::<Result<Response<Empty<Bytes>>, Infallible>>()
-        }));
+        let mut service =
+            ReadAheadLayer::new(limit).layer(service_fn(move |request: Request<ReadAheadBody<Scripted>>| {
+                *give.lock().unwrap() = Some(request);
+                pending::<Result<Response<Empty<Bytes>>, Infallible>>()
+            }));
         let response = service.call(request);
         let (head, body) = given.lock().unwrap().take().unwrap().into_parts();
         let response = Box::pin(async { drop(response.await) });
@@ -235,7 +238,7 @@ proptest! {
         let mut exchange = Exchange::of(limit, &body);
         prop_assert_eq!(exchange.body.as_ref().unwrap().size_hint().exact(), body.size_hint().exact());
         let mut seen = Vec::new();
-        let mut read = |exchange: &mut Exchange, seen: &mut Vec<_>| {
+        let read = |exchange: &mut Exchange, seen: &mut Vec<_>| {
             let Poll::Ready(step) = exchange.poll_handler(&handler) else { return false };
             let rest = exchange.body.as_ref().unwrap();
             seen.push((step, rest.is_end_stream(), rest.size_hint().exact()));

@@ -303,7 +303,11 @@ impl<A: Body> Drop for Taken<'_, A> {
                 state.over = true;
                 canceller = state.canceller.take();
             }
-            if state.dropped { unread = Some(came) } else { state.queue.push_back(came) }
+            if state.dropped {
+                unread = Some(came)
+            } else {
+                state.queue.push_back(came)
+            }
             wake |= matches!(self.side, Side::Ahead) || state.reads_ahead(limit);
         }
         let body = state.left_over(limit);
