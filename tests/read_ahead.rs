@@ -91,13 +91,13 @@ impl Body for Scripted {
                 let hook = source.hook.take();
                 drop(source);
                 hook.into_iter().for_each(|hook| hook());
-                return Poll::Pending;
+                Poll::Pending
             }
             Step::Pending { yields: true } => {
                 source.script.pop_front();
                 drop(source);
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                Poll::Pending
             }
             step => {
                 source.script.pop_front();
@@ -406,7 +406,7 @@ fn who_comes_while_the_body_is_polled_is_woken() {
         let mut exchange = Exchange::of(ENOUGH, &body);
         let (one, other) = (Arc::<Count>::default(), Arc::<Count>::default());
         let waker = Waker::from(Arc::clone(&other));
-        let mut cx_of_other =
+        let cx_of_other =
             move |poll: &mut dyn FnMut(&mut task::Context<'_>)| poll(&mut task::Context::from_waker(&waker));
         let set = |hook: Box<dyn FnOnce() + Send>| body.0.lock().unwrap().hook = Some(hook);
         if by_handler {
