@@ -133,8 +133,8 @@ fn of_layers() {
     use std::rc::Rc;
 
     use context_merge::tower::{
-        Answer, CallFuture, ContextBody, ContextLayer, ContextService, Ended, Propagate, PropagateLayer,
-        ResponseFuture, ServerContext,
+        Answer, CallFuture, ContextBody, ContextLayer, ContextService, Ended, Propagate, PropagateLayer, ReadAhead,
+        ReadAheadLayer, ResponseFuture, ServerContext,
     };
     table! {
         Ended: Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -152,6 +152,9 @@ fn of_layers() {
         ContextBody<UnsyncBoxBody<Bytes, Rc<u8>>>: Unpin;
         Answer: Send Sync Unpin UnwindSafe RefUnwindSafe;
         ServerContext: Send Sync Unpin;
+        ReadAheadLayer: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        ReadAhead<u8>: Send Sync Unpin UnwindSafe RefUnwindSafe;
+        ReadAhead<Local>: Unpin;
     }
     is_static::<(Ended, ContextLayer, ContextService<Local>, ResponseFuture<Local>)>();
     is_static::<(PropagateLayer, Propagate<Local>, CallFuture<Local>, ContextBody<Full<Bytes>>)>();

@@ -41,6 +41,10 @@ struct Source {
     waker: Option<Waker>,
     /// How often it was polled.
     polls: usize,
+    /// All that it gave.
+    given: Vec<Bytes>,
+    /// What the next poll that has to wait does.
+    hook: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A body that does what is written for it, and tells what is left of its bytes.
@@ -84,19 +88,24 @@ impl Body for Scripted {
         match source.script.front().cloned().unwrap_or(Step::End) {
             Step::Pending { yields: false } => {
                 source.waker = Some(cx.waker().clone());
-                return Poll::Pending;
+                let hook = source.hook.take();
+                drop(source);
+                hook.into_iter().for_each(|hook| hook());
+                Poll::Pending
             }
             Step::Pending { yields: true } => {
                 source.script.pop_front();
                 drop(source);
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                Poll::Pending
             }
             step => {
                 source.script.pop_front();
+                let data = if let Step::Data(length) = step { vec![b'x'; length].into() } else { Bytes::new() };
+                source.given.push(data.clone());
                 drop(source);
                 Poll::Ready(match step {
-                    Step::Data(length) => Some(Ok(Frame::data(vec![b'x'; length].into()))),
+                    Step::Data(_) => Some(Ok(Frame::data(data))),
                     Step::Trailers(status) => {
                         let name = HeaderName::from_static("grpc-status");
                         Some(Ok(Frame::trailers(HeaderMap::from_iter([(name, u16::from(status).into())]))))
@@ -387,6 +396,58 @@ fn the_newest_waker_of_each_side_is_woken() {
     body.arrive();
     assert!(handler.woken());
     assert_eq!(exchange.poll_handler(&handler), Poll::Ready(Step::End));
+}
+
+/// The other one may never be polled again, and the body wakes nobody twice.
+#[test]
+fn who_comes_while_the_body_is_polled_is_woken() {
+    for by_handler in [false, true] {
+        let body = Scripted::new([Step::Pending { yields: false }, Step::End]);
+        let mut exchange = Exchange::of(ENOUGH, &body);
+        let (one, other) = (Arc::<Count>::default(), Arc::<Count>::default());
+        let waker = Waker::from(Arc::clone(&other));
+        let cx_of_other =
+            move |poll: &mut dyn FnMut(&mut task::Context<'_>)| poll(&mut task::Context::from_waker(&waker));
+        let set = |hook: Box<dyn FnOnce() + Send>| body.0.lock().unwrap().hook = Some(hook);
+        if by_handler {
+            let mut response = std::mem::replace(&mut exchange.response, Box::pin(pending()));
+            set(Box::new(move || cx_of_other(&mut |cx| assert!(response.as_mut().poll(cx).is_pending()))));
+            assert!(exchange.poll_handler(&one).is_pending());
+        } else {
+            let mut reader = exchange.body.take().unwrap();
+            set(Box::new(move || {
+                cx_of_other(&mut |cx| assert!(Pin::new(&mut reader).poll_frame(cx).is_pending()));
+                std::mem::forget(reader);
+            }));
+            exchange.poll_ahead(&one);
+            assert!(other.woken());
+        }
+        assert!(!one.woken());
+    }
+}
+
+#[test]
+fn reading_ahead_goes_on_where_the_handler_makes_room() {
+    let body = Scripted::new([Step::Data(1000), Step::Data(1000), Step::Data(1000), Step::End]);
+    let (ahead, handler) = (Arc::<Count>::default(), Arc::<Count>::default());
+    let mut exchange = Exchange::of(1500, &body);
+    for polls in 2..=4 {
+        exchange.poll_ahead(&ahead);
+        assert_eq!(body.polls(), polls);
+        assert_eq!(exchange.poll_handler(&handler), Poll::Ready(Step::Data(1000)));
+        assert_eq!(ahead.woken(), polls < 4, "where there is more to read");
+    }
+}
+
+#[test]
+fn what_nobody_will_read_is_let_go_of() {
+    let body = Scripted::new([Step::Data(1), Step::Data(2), Step::Pending { yields: false }, Step::End]);
+    let mut exchange = Exchange::of(ENOUGH, &body);
+    assert_eq!(exchange.poll_handler(&Arc::default()), Poll::Ready(Step::Data(1)));
+    exchange.body = None;
+    exchange.poll_ahead(&Arc::default());
+    let source = body.0.lock().unwrap();
+    assert!(source.given.len() == 2 && source.given.iter().all(Bytes::is_unique));
 }
 
 #[test]

@@ -403,6 +403,7 @@ impl<A: Body> Body for ReadAheadBody<A> {
         }
     }
 
+    #[allow(clippy::clone_on_copy, reason = "Copy only since http-body 1.1")]
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Passed(body) => body.size_hint(),

@@ -47,9 +47,10 @@ use crate::{Context, Error, FutureExt, WithContext, merge};
 /// tonic, reads on beyond a request while the handler runs and while the response is sent. On HTTP/2 it always does. On
 /// HTTP/1.1 it does *not*, and the context does not finish until the response is written, while
 ///
-/// - the body of the request is not read to its end. A body that the handler neither reads nor drops is seen through only
-///   where its length was sent and all of it came in one piece with the head, up to about 8 KiB; one that is chunked never is;
-/// - a body was dropped with more of it to come, as by a handler of axum that takes no body: hyper then closes that side;
+/// - the body of the request is not read to its end. Where the handler holds it unread, hyper comes to its end only where its
+///   length was sent and all of it arrived with the head, in about 8 KiB; never where it is chunked;
+/// - the body was dropped with more of it to come than hyper has at hand, one read of it, as by a handler of axum that takes
+///   no body: hyper then reads no more from that connection;
 /// - the body has failed, because the client went away while it sent it: that is an error in the reader's hand alone;
 /// - a pipelined request, or any other bytes behind this one, has arrived;
 /// - `half_close` is switched on in hyper, which is not so by default.

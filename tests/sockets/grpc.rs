@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use context_merge::tonic::{RequestExt, StatusStreamExt};
-use context_merge::tower::{BoxError, ContextLayer, Ended, Propagate, PropagateLayer};
+use context_merge::tower::{BoxError, ContextLayer, Ended, Propagate, PropagateLayer, ReadAheadBody, ReadAheadLayer};
 use context_merge::{Canceller, Context};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
@@ -294,6 +294,39 @@ mod the_server {
                 }
             });
         }
+    }
+
+    /// The layer that reads ahead inside the other one, as tonic's server takes it.
+    #[test]
+    fn reads_ahead() {
+        run(async {
+            let (layer, mut contexts) = watched(layer());
+            let layers = tower::ServiceBuilder::new().layer(layer).layer(ReadAheadLayer::new(1024));
+            let listener = listen().await;
+            let address = format!("http://{}", listener.local_addr().unwrap());
+            // As tonic's routes take whatever body there is.
+            let api = tower::ServiceBuilder::new()
+                .map_request(|request: http::Request<ReadAheadBody<Body>>| request.map(Body::new))
+                .service(Api);
+            tokio::spawn(Server::builder().layer(layers).serve_with_incoming(api, TcpIncoming::from(listener)));
+            let mut grpc = tonic::client::Grpc::new(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+            let texts: Vec<_> = (0..100).map(|at| at.to_string().repeat(at)).collect();
+            for (path, many) in [("/collect", false), ("/echo", true)] {
+                let sent = Request::new(stream::iter(texts.clone()));
+                grpc.ready().await.unwrap();
+                let path = PathAndQuery::from_static(path);
+                if many {
+                    let mut echoes = grpc.streaming(sent, path, Text).await.unwrap().into_inner();
+                    for text in &texts {
+                        assert_eq!(echoes.message().await.unwrap().unwrap(), *text);
+                    }
+                    assert_eq!(echoes.message().await.unwrap_err().code(), Code::ResourceExhausted);
+                } else {
+                    assert_eq!(grpc.client_streaming(sent, path, Text).await.unwrap().into_inner(), texts.concat());
+                }
+                assert_eq!(end(&contexts.recv().await.unwrap()).await, Some(Ended::Complete));
+            }
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod enforced;
 mod grpc;
 mod hang_up;
 mod propagate;
+mod read_ahead;
 mod server;
 mod stalled;
 #[path = "../../examples/stop_button.rs"]
