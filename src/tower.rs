@@ -72,10 +72,11 @@ mod read_ahead;
 mod server;
 mod server_context;
 
+#[doc(inline)]
+pub use crate::Ended;
 pub use answer::Answer;
 pub use body::ContextBody;
 pub use client::{CallFuture, Propagate, PropagateLayer};
-pub use exchange::Ended;
 pub use read_ahead::{ReadAhead, ReadAheadBody, ReadAheadFuture, ReadAheadLayer, ReadAheadResponseBody};
 pub use server::{ContextLayer, ContextService, ResponseFuture};
 pub use server_context::ServerContext;
