@@ -61,7 +61,7 @@ impl std::error::Error for Ended {}
 /// Work was dropped because its context has finished. Where the exchange it was under is complete nobody has left, and
 /// nothing has failed: more likely it was meant to go on.
 #[cfg(feature = "tracing")]
-pub(crate) fn work_was_dropped(err: &crate::Error) {
+pub(crate) fn work_was_dropped(err: &crate::error::Error) {
     if err.cause().and_then(|cause| cause.downcast_ref()) == Some(&Ended::Complete) {
         ::tracing::warn!(
             target: "context_merge",
