@@ -591,6 +591,27 @@ mod what_is_told {
         }
     }
 
+    /// But for what belongs to the body that goes.
+    #[tokio::test]
+    async fn what_else_stands_in_its_head_stays() {
+        let layer = ContextLayer::new(Context::background()).answers(|_, answer| answer.message("too late"));
+        let mut response = Response::builder().status(503).body(Full::<Bytes>::from("mine")).unwrap();
+        response.extensions_mut().insert(Error::cancelled());
+        response.extensions_mut().insert("of a layer inside");
+        let [own, length] = [("set-cookie", "a=b"), ("content-length", "4")];
+        for (name, value) in [own, length, ("content-encoding", "identity"), ("content-type", "text/mine")] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let response = responded(&layer, request(), response).await.1;
+        assert_eq!(response.headers()["set-cookie"], "a=b");
+        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+        assert!(!response.headers().contains_key("content-length"));
+        assert!(!response.headers().contains_key("content-encoding"));
+        assert!(response.extensions().get::<Error>().is_some());
+        assert_eq!(response.extensions().get(), Some(&"of a layer inside"));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too late");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whose_deadline_it_was() {
         let layer = server().limit(2 * SECOND).enforce();
