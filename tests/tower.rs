@@ -12,7 +12,7 @@ use bytes::Bytes;
 use context_merge::tower::{BoxError, ContextBody, ContextLayer, Ended, PropagateLayer};
 use context_merge::{Context, Error};
 use futures::FutureExt;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::Instant;

@@ -291,7 +291,8 @@ mod the_server {
                 grpc.ready().await.unwrap();
                 let sent = Request::new(stream::iter(["a".to_owned()]).chain(stream::pending()));
                 let path = PathAndQuery::from_static(path);
-                let answers = async { grpc.streaming(sent, path, Text).await?.into_inner().try_collect::<Vec<_>>().await };
+                let answers =
+                    async { grpc.streaming(sent, path, Text).await?.into_inner().try_collect::<Vec<_>>().await };
                 let status = answers.await.unwrap_err();
                 assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
             });
@@ -308,7 +309,8 @@ mod the_server {
                 assert!(there, "{request:?}");
                 if request.metadata().contains_key("refuse") { Err(Status::unauthenticated("no")) } else { Ok(request) }
             };
-            let layers = tower::ServiceBuilder::new().layer(layer).layer(tonic::service::InterceptorLayer::new(intercept));
+            let layers =
+                tower::ServiceBuilder::new().layer(layer).layer(tonic::service::InterceptorLayer::new(intercept));
             let listener = listen().await;
             let address = format!("http://{}", listener.local_addr().unwrap());
             tokio::spawn(Server::builder().layer(layers).serve_with_incoming(Api, TcpIncoming::from(listener)));

@@ -8,8 +8,8 @@ use std::task::{self, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
-use context_merge::{Canceller, Context};
 use context_merge::tower::{BoxError, ContextLayer, Ended, PropagateLayer, ReadAheadLayer, ServerContext};
+use context_merge::{Canceller, Context};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -61,7 +61,8 @@ fn service(between: Between) -> (Service, UnboundedReceiver<Context>, Canceller)
         }
         Between::ReadAhead => {
             let outside = outside.map_response(|response: Response<_>| response.map(Body::new)).layer(layer);
-            let inside = outside.layer(ReadAheadLayer::new(1024)).map_request(|request: Request<_>| request.map(Body::new));
+            let inside =
+                outside.layer(ReadAheadLayer::new(1024)).map_request(|request: Request<_>| request.map(Body::new));
             BoxCloneSyncService::new(inside.service(service_fn(handler)))
         }
     };
@@ -94,7 +95,10 @@ impl http_body::Body for OnlyTrailers {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.0.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
@@ -189,7 +193,8 @@ fn handler(request: Request<Body>) -> BoxFuture<'static, Answer> {
                 *response.body_mut() = parts([data("abc"), Ok(Frame::trailers(trailers()))]);
             }
             "/trailers-of-known" => {
-                *response.body_mut() = Body::new(Full::new(Bytes::from("abc")).with_trailers(ready(Some(Ok(trailers())))));
+                *response.body_mut() =
+                    Body::new(Full::new(Bytes::from("abc")).with_trailers(ready(Some(Ok(trailers())))));
             }
             "/trailers-alone" => *response.body_mut() = Body::new(OnlyTrailers(Some(trailers()))),
             "/fails-first" => *response.body_mut() = parts([failed()]),
@@ -206,7 +211,8 @@ fn handler(request: Request<Body>) -> BoxFuture<'static, Answer> {
             "/panics" => panic!("in the handler"),
             "/body-panics" => {
                 let calm = stream::iter([data("abc"), data("def"), data("ghi")]);
-                *response.body_mut() = Body::new(StreamBody::new(calm.chain(stream::poll_fn(|_| panic!("in the body")))));
+                *response.body_mut() =
+                    Body::new(StreamBody::new(calm.chain(stream::poll_fn(|_| panic!("in the body")))));
             }
             "/unread" => *response.body_mut() = Body::from("not read"),
             // To the other side when the client has closed its side, and still no end.
@@ -457,7 +463,9 @@ fn a_client_that_closes_its_side() {
         run(async {
             let (service, mut contexts, _stop) = service(layer);
             let (mut client, server) = duplex(1 << 20);
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), TowerToHyperService::new(service)));
+            tokio::spawn(
+                http1::Builder::new().serve_connection(TokioIo::new(server), TowerToHyperService::new(service)),
+            );
             client.write_all(format!("{}\r\n", sent("/parked")).as_bytes()).await.unwrap();
             let ctx = contexts.recv().await.unwrap();
             client.shutdown().await.unwrap();
@@ -492,7 +500,13 @@ fn head(method: &str, path: &str, grpc: bool) -> Vec<u8> {
 
 /// What a raw client of HTTP/2 reads as the answer to a request on a connection of its own, as frames: kind, flags and
 /// payload. `upload` is what it sends of its body; then it waits.
-async fn http2(between: Between, method: &str, path: &str, grpc: bool, upload: Option<&str>) -> (Vec<String>, Option<Ended>) {
+async fn http2(
+    between: Between,
+    method: &str,
+    path: &str,
+    grpc: bool,
+    upload: Option<&str>,
+) -> (Vec<String>, Option<Ended>) {
     let (service, mut contexts, _stop) = service(between);
     let (mut client, server) = duplex(1 << 20);
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -646,7 +660,9 @@ fn a_body_that_panics_on_http2_leaves_the_others_alive() {
             sent.send(data("alive")).unwrap();
             let echo = http2.send(Method::POST, "/echo", body);
             let alive = http2.contexts.recv().await.unwrap();
-            for (path, how) in [("/body-panics", Ended::Panicked), ("/panics", Ended::Panicked), ("/fails", Ended::Failed)] {
+            for (path, how) in
+                [("/body-panics", Ended::Panicked), ("/panics", Ended::Panicked), ("/fails", Ended::Failed)]
+            {
                 http2.send(Method::GET, path, Body::empty()).await.unwrap().expect_err("not whole");
                 assert_eq!(end(&http2.contexts.recv().await.unwrap()).await, Some(how), "{layer:?} {path}");
             }
@@ -728,7 +744,8 @@ fn what_a_client_gets_through_its_layer() {
                         socket.read_buf(&mut head).await.unwrap();
                     }
                     if head.starts_with(b"GET /upgrade") {
-                        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: foobar\r\n\r\n";
+                        let answer =
+                            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: foobar\r\n\r\n";
                         socket.write_all(answer).await.unwrap();
                         let (mut from, mut to) = socket.split();
                         tokio::io::copy(&mut from, &mut to).await.unwrap();
