@@ -215,7 +215,7 @@ fn handler(request: Request<Body>) -> BoxFuture<'static, Answer> {
                     Body::new(StreamBody::new(calm.chain(stream::poll_fn(|_| panic!("in the body")))));
             }
             "/unread" => *response.body_mut() = Body::from("not read"),
-            // To the other side when the client has closed its side, and still no end.
+            // The client has closed its side by then.
             "/yields" => {
                 let ctx = request.extensions().get::<Context>().cloned().unwrap_or_default();
                 for _ in 0..100 {
