@@ -12,7 +12,7 @@ use bytes::Bytes;
 use context_merge::tower::{BoxError, ContextBody, ContextLayer, Ended, PropagateLayer};
 use context_merge::{Context, Error};
 use futures::FutureExt;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::Instant;
@@ -589,6 +589,27 @@ mod what_is_told {
             }
             assert_eq!(responded(&layer, request(), response).await.1.status(), told);
         }
+    }
+
+    /// But for what belongs to the body that goes.
+    #[tokio::test]
+    async fn what_else_stands_in_its_head_stays() {
+        let layer = ContextLayer::new(Context::background()).answers(|_, answer| answer.message("too late"));
+        let mut response = Response::builder().status(503).body(Full::<Bytes>::from("mine")).unwrap();
+        response.extensions_mut().insert(Error::cancelled());
+        response.extensions_mut().insert("of a layer inside");
+        let [own, length] = [("set-cookie", "a=b"), ("content-length", "4")];
+        for (name, value) in [own, length, ("content-encoding", "identity"), ("content-type", "text/mine")] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let response = responded(&layer, request(), response).await.1;
+        assert_eq!(response.headers()["set-cookie"], "a=b");
+        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+        assert!(!response.headers().contains_key("content-length"));
+        assert!(!response.headers().contains_key("content-encoding"));
+        assert!(response.extensions().get::<Error>().is_some());
+        assert_eq!(response.extensions().get(), Some(&"of a layer inside"));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too late");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, TRAILER, TRANSFER_ENCODING};
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
@@ -120,12 +121,35 @@ impl Answers {
         response
     }
 
+    /// In place of a handler's answer that [is told](Self::is_told_by_handler) by us: what else stands in its head stays.
+    pub(super) fn response_for<B: Body>(
+        &self,
+        mut head: Parts,
+        err: Error,
+        ctx: &Context,
+        grpc: bool,
+    ) -> Response<ContextBody<B>> {
+        let (told, body) = self.response(err, ctx, grpc).into_parts();
+        // Of the handler's body.
+        for of_body in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, TRAILER, ETAG] {
+            head.headers.remove(of_body);
+        }
+        head.status = told.status;
+        head.headers.extend(told.headers);
+        head.extensions.extend(told.extensions);
+        Response::from_parts(head, body)
+    }
+
     /// The error of its context, where that is all that a handler answers with, as `?` does: to be told by us, who know
     /// whether it is the server's shutdown, and what the user wants said.
     pub(super) fn is_told_by_handler<B>(&self, response: &Response<B>, ctx: &Context, grpc: bool) -> Option<Error> {
         if !grpc {
             let err = response.extensions().get::<Error>()?;
             return (self.map.is_some() && response.status() == status(err)).then(|| err.clone());
+        }
+        if response.headers().contains_key("grpc-status-details-bin") {
+            // It has that status inside.
+            return None;
         }
         let told = |name| Some(response.headers().get(name)?.to_str().ok()?.replace("%20", " "));
         let (code, text) = (told("grpc-status")?, told("grpc-message")?);

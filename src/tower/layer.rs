@@ -129,7 +129,8 @@ impl ContextLayer {
     }
 
     /// Changes what callers are told where a context has ended the exchange: by the layer, or by a handler whose answer is
-    /// its context's error, as `?` makes it. Nothing of the error but its kind is told otherwise.
+    /// its context's error, as `?` makes it. Nothing of the error but its kind is told otherwise. What else stands in the
+    /// head of a handler's answer stays; one of gRPC with details (`grpc-status-details-bin`) is the handler's own.
     ///
     /// ```
     /// use context_merge::{Context, tower::ContextLayer};

@@ -234,7 +234,7 @@ impl Server {
         let no_body = has_no_body(method, response.status()) || response.body().is_end_stream();
         if let Some(err) = self.answers.is_told_by_handler(&response, bound, grpc) {
             exchange.end();
-            return self.answers.response(err, bound, grpc);
+            return self.answers.response_for(response.into_parts().0, err, bound, grpc);
         }
         let length = match response.headers().get(CONTENT_LENGTH) {
             Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()),

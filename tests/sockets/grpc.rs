@@ -90,6 +90,7 @@ impl Service<http::Request<Body>> for Api {
             Ok(match request.uri().path() {
                 "/left" => grpc.unary(service_fn(left), request).await,
                 "/heeding" => grpc.unary(service_fn(heeding), request).await,
+                "/heeding/more" => grpc.unary(service_fn(heeding_with_more), request).await,
                 "/parked" => grpc.unary(service_fn(parked), request).await,
                 "/heeding/ticks" => grpc.server_streaming(service_fn(heeding_ticks), request).await,
                 "/parked/ticks" => grpc.server_streaming(service_fn(parked_ticks), request).await,
@@ -112,6 +113,17 @@ async fn left(request: Request<String>) -> Result<Response<String>, Status> {
 
 async fn heeding(request: Request<String>) -> Result<Response<String>, Status> {
     Ok(request.context()?.run(pending()).await?)
+}
+
+/// Says more than the error of its context: metadata, and details where it is asked for them.
+async fn heeding_with_more(request: Request<String>) -> Result<Response<String>, Status> {
+    let status = Status::from(request.context()?.done().await);
+    let details = request.into_inner();
+    let metadata = tonic::metadata::MetadataMap::from_headers(http::HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-host-ip"),
+        http::HeaderValue::from_static("127.0.0.1"),
+    )]));
+    Err(Status::with_details_and_metadata(status.code(), status.message(), details.into(), metadata))
 }
 
 async fn parked(_: Request<String>) -> Result<Response<String>, Status> {
@@ -248,6 +260,70 @@ mod the_server {
                 }
             });
         }
+    }
+
+    /// As tonic's `status_with_metadata` and `status_with_details`. Details hold a status of their own, and are not changed.
+    #[test]
+    fn leaves_what_a_method_says_beside_its_status() {
+        for (details, code) in [("", Code::Unavailable), ("details", Code::Cancelled)] {
+            run(async {
+                let (shutdown, stop) = Context::background().named("shutdown").with_cancel();
+                let mut server = Served::start(ContextLayer::new(&shutdown)).await;
+                let channel = server.channel().await;
+                let call = tokio::spawn(end_of(channel, "/heeding/more", Request::new(details.to_owned())));
+                server.context().await;
+                stop.cancel();
+                let status = call.await.unwrap();
+                assert_eq!((status.code(), status.message()), (code, "context cancelled"));
+                assert_eq!(status.metadata().get("x-host-ip").expect("it was said"), "127.0.0.1");
+                assert_eq!(status.details(), details.as_bytes());
+            });
+        }
+    }
+
+    /// As tonic's `cancelation_on_timeout`, with a client that has not sent all of its messages.
+    #[test]
+    fn ends_methods_whose_client_still_sends() {
+        for path in ["/collect", "/echo"] {
+            run(async {
+                let server = Served::start(layer().limit(SOON).enforce()).await;
+                let mut grpc = tonic::client::Grpc::new(server.channel().await);
+                grpc.ready().await.unwrap();
+                let sent = Request::new(stream::iter(["a".to_owned()]).chain(stream::pending()));
+                let path = PathAndQuery::from_static(path);
+                let answers =
+                    async { grpc.streaming(sent, path, Text).await?.into_inner().try_collect::<Vec<_>>().await };
+                let status = answers.await.unwrap_err();
+                assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
+            });
+        }
+    }
+
+    /// As tonic's `interceptor` and `connect_info`: who stands inside the layer finds the context, and what was there before.
+    #[test]
+    fn has_interceptors_inside() {
+        run(async {
+            let (layer, mut contexts) = watched(layer().enforce());
+            let intercept = |request: Request<()>| {
+                let there = request.context().is_ok() && request.remote_addr().is_some();
+                assert!(there, "{request:?}");
+                if request.metadata().contains_key("refuse") { Err(Status::unauthenticated("no")) } else { Ok(request) }
+            };
+            let layers =
+                tower::ServiceBuilder::new().layer(layer).layer(tonic::service::InterceptorLayer::new(intercept));
+            let listener = listen().await;
+            let address = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(Server::builder().layer(layers).serve_with_incoming(Api, TcpIncoming::from(listener)));
+            let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+            assert_eq!(end_of(channel.clone(), "/left", request()).await.code(), Code::Ok);
+            let mut refused = request();
+            refused.metadata_mut().insert("refuse", "yes".parse().unwrap());
+            let status = end_of(channel, "/left", refused).await;
+            assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "no"));
+            for _ in 0..2 {
+                assert_eq!(end(&contexts.recv().await.unwrap()).await, Some(Ended::Complete));
+            }
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod enforced;
 mod grpc;
 mod hang_up;
 mod propagate;
+mod public;
 mod read_ahead;
 mod server;
 mod stalled;
