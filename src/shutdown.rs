@@ -34,6 +34,23 @@
 //! # }
 //! ```
 //!
+//! # tonic
+//! Up to 0.14.5 its servers hold on to the listener while they drain: whoever connects in that time is accepted by the system,
+//! and waits for the end of the process instead of going elsewhere. (hyper and axum let go of it; so does tonic
+//! [after that](https://github.com/grpc/grpc-rust/pull/2824).) End the incoming connections with draining as well:
+//!
+//! ```
+//! use context_merge::{StreamExt as _, shutdown::Shutdown};
+//! use tonic::transport::{Server, server::TcpIncoming};
+//!
+//! async fn serve(shutdown: &Shutdown, listener: tokio::net::TcpListener, methods: axum::Router) {
+//!     let incoming = TcpIncoming::from(listener).take_until_done(shutdown.draining());
+//!     let mut server = Server::builder(); // .layer(shutdown.layer().enforce())
+//!     let serving = server.serve_with_incoming_shutdown(methods, incoming, shutdown.draining().finished());
+//!     shutdown.spawn(serving);
+//! }
+//! ```
+//!
 //! # Kubernetes
 //! A pod that is to go has `terminationGracePeriodSeconds`, 30 s where nothing else is set. In that time its `preStop` hook runs,
 //! if it has one, and then its process is sent SIGTERM; at the end comes SIGKILL. Taking the pod out of its Services begins

@@ -47,10 +47,10 @@ async fn drive() -> Result<(), BoxError> {
     case("a WebSocket gets a close frame".into(), tokio::spawn(open::chat(process.http)));
     let tally = Arc::new(Tally::default());
     let mut load: Vec<(&str, JoinHandle<Result<(), String>>)> = Vec::new();
-    for _ in 0..CLIENTS {
+    for first in 0..CLIENTS {
         for (version, name) in VERSIONS {
             let (tally, address) = (tally.clone(), process.http);
-            load.push((name, tokio::spawn(async move { load::http(version, address, &tally, database).await })));
+            load.push((name, tokio::spawn(async move { load::http(version, address, &tally, first, database).await })));
         }
         let (tally, numbers) = (tally.clone(), numbers.clone());
         load.push(("gRPC", tokio::spawn(async move { load::grpc(numbers, &tally).await })));

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::body::Bytes;
-use axum::http::{Request, Response, StatusCode, Version};
+use axum::http::{Request, Response, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -68,12 +68,18 @@ const KINDS: [Kind; 5] = [
     Kind { path: "/transfers/", status: 200, least: 12, count: |tally| Some(&tally.transfers) },
 ];
 
-/// One request after the other, of all kinds in turn.
-pub(crate) async fn http(version: Version, address: SocketAddr, tally: &Tally, database: bool) -> Result<(), String> {
+/// One request after the other, of all kinds in turn, from `first` on: so that some of each are in flight at the signal.
+pub(crate) async fn http(
+    version: Version,
+    address: SocketAddr,
+    tally: &Tally,
+    first: usize,
+    database: bool,
+) -> Result<(), String> {
     let kinds = if database { &KINDS[..] } else { &KINDS[..4] };
     let mut client = None;
     let mut fresh = true;
-    for kind in kinds.iter().cycle() {
+    for kind in kinds.iter().cycle().skip(first) {
         let id = tally.id();
         let what = format!("{version:?} {}", kind.path);
         loop {
@@ -181,7 +187,6 @@ impl Client {
         let response = self.request(method, &path).await.map_err(|err| self.lost(err))?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(Lost::Failed)?.to_bytes();
-        debug_assert!(status != StatusCode::SWITCHING_PROTOCOLS);
         Ok((status.as_u16(), body.len()))
     }
 

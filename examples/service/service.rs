@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use context_merge::StreamExt as _;
 use context_merge::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -31,9 +32,12 @@ pub(crate) async fn run() -> Result<(), BoxError> {
 
     let grpc = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("LISTENING grpc {}", grpc.local_addr()?);
+    // Until 0.14.5 tonic holds on to its listener while it drains: whoever connects then waits for the end of the process,
+    // instead of being refused and going elsewhere. So the listener ends with draining too.
+    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true)).take_until_done(shutdown.draining());
     let server = Server::builder().layer(shutdown.layer().enforce()).serve_with_incoming_shutdown(
         rpc::router(),
-        TcpIncoming::from(grpc).with_nodelay(Some(true)),
+        incoming,
         shutdown.draining().finished(),
     );
     shutdown.spawn(server);
