@@ -34,6 +34,16 @@
 //! # }
 //! ```
 //!
+//! # HTTP/1.1
+//! A response whose head goes out while the server drains says `connection: close`. An idle connection cannot be told, nor one
+//! whose response had begun before: the server closes it, and a request that is on its way there just then gets no
+//! answer. Clients and proxies send an idempotent one again, on another connection
+//! ([RFC 9112, 9.3.1](https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1)): Go's `net/http` does for GET, HEAD, OPTIONS and
+//! TRACE, and where there is an `Idempotency-Key`; nginx (`proxy_next_upstream`) for all but POST, LOCK and PATCH; reqwest only
+//! where it had not left. A POST is safe behind a load balancer that has looked elsewhere before
+//! draining begins, which is what the [delay](Shutdown::delay) is for, and on HTTP/2, whose GOAWAY says which was the last
+//! request that will be answered.
+//!
 //! # tonic
 //! Up to 0.14.5 its servers hold on to the listener while they drain: whoever connects in that time is accepted by the system,
 //! and waits for the end of the process instead of going elsewhere. (hyper and axum let go of it; so does tonic

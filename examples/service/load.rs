@@ -4,10 +4,12 @@
 //! refused once the service drains is none: whoever is in front of it has other instances. Nor is a request that the client
 //! could not send, because HTTP/2 had said GOAWAY.
 //!
-//! On HTTP/1.1 there is one race that no server can avoid: it closes an idle connection while a request is on its way. The
-//! client finds the connection closed without a byte of an answer. Browsers, Go's `net/http` and proxies then send an idempotent
-//! request again, on another connection (RFC 9110, 9.2.2; RFC 9112, 9.3.1); so do these, and count it. All requests here are
-//! GET or PUT. Who cannot send again (a POST) needs the connection to be drained by a proxy, or a `preStop` sleep.
+//! On HTTP/1.1 there is one race that no server can avoid: it closes a connection while a request is on its way there, because
+//! nothing has told the client before. A response says `connection: close` if its *head* goes out while the service drains;
+//! behind one that had begun before, as a download, and on an idle connection, the request is lost without a byte of an answer.
+//! Clients and proxies know that, and send an idempotent request again, on another connection (RFC 9110, 9.2.2; RFC 9112,
+//! 9.3.1): Go's `net/http` does for GET, nginx (`proxy_next_upstream`) for all but POST, LOCK and PATCH. So do these, and
+//! count it: all that is sent here is GET or PUT. See the page of `context_merge::shutdown` for the rest.
 
 use std::error::Error as StdError;
 use std::io;

@@ -26,11 +26,12 @@ pub(crate) async fn work(shutdown: Shutdown, mut jobs: UnboundedReceiver<Job>) -
     let (mut finished, mut cut) = (0, 0);
     while let Ok(Some(job)) = shutdown.draining().run(jobs.recv()).await {
         match merge(&job.ctx, shutdown.stopping()).run(sleep(WORK)).await {
+            Ok(()) if shutdown.draining().is_done() => {
+                println!("JOB {} was in hand at the signal, and is finished", job.id);
+                finished += 1;
+            }
             Ok(()) => finished += 1,
             Err(_) => cut += 1,
-        }
-        if shutdown.draining().is_done() {
-            println!("JOB {} in hand at the signal, finished", job.id);
         }
     }
     jobs.close();
