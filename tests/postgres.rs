@@ -95,19 +95,34 @@ async fn a_cancel_ends_the_statement_and_is_the_error() {
     accounts.close().await.unwrap();
 }
 
-/// A cancel that came late would end what comes next on the same connection, as from a pool.
+/// A cancel that is there before its statement is of no effect; it is sent again.
 #[tokio::test]
 #[ignore = "needs DATABASE_URL: just postgres"]
-async fn a_connection_is_clean_after_a_cancel() {
-    let (accounts, _) = open("clean").await;
-    let client = accounts.connect().await.unwrap();
-    let running = client.cancel_token();
+async fn a_cancel_that_races_the_start_is_sent_again() {
+    let (accounts, outside) = open("races").await;
     for after in 0..20 {
-        let ctx = Context::background().with_timeout(Duration::from_millis(after));
-        let err = of_context(statement(&ctx, &running, client.batch_execute("SELECT pg_sleep(60)")).await.unwrap_err());
-        assert!(err.is_deadline_exceeded());
-        client.batch_execute("SELECT pg_sleep(0.02)").await.unwrap();
+        let client = accounts.connect().await.unwrap();
+        let ctx = Context::background().with_timeout(Duration::from_micros(100 * after));
+        let began = Instant::now();
+        let work = client.batch_execute("SELECT pg_sleep(60)");
+        let err = of_context(statement(&ctx, &client.cancel_token(), work).await.unwrap_err());
+        assert!(err.is_deadline_exceeded() && began.elapsed() < Duration::from_secs(5));
+        assert_eq!(active(&outside, "pg_sleep(60)").await, 0);
     }
+    accounts.close().await.unwrap();
+}
+
+/// What is done before it begins is never sent.
+#[tokio::test]
+#[ignore = "needs DATABASE_URL: just postgres"]
+async fn nothing_begins_under_a_finished_context() {
+    let (accounts, outside) = open("finished").await;
+    let (ctx, canceller) = Context::background().with_cancel();
+    canceller.cancel();
+    let client = accounts.connect().await.unwrap();
+    let work = client.batch_execute("UPDATE account SET balance = 7 WHERE id = 1");
+    assert!(of_context(statement(&ctx, &client.cancel_token(), work).await.unwrap_err()).is_cancelled());
+    assert_eq!(balance(&outside, 1).await, 0);
     accounts.close().await.unwrap();
 }
 

@@ -9,12 +9,14 @@ use tokio_postgres::{CancelToken, Client, Config, NoTls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A statement, until the context finishes: then it is cancelled in the server, and the context's error is told.
+/// A statement, until the context finishes: then it is cancelled in the server, and the context's error is told. The client is
+/// not used again after that: a cancel may still be on its way.
 pub(crate) async fn statement<T>(
     ctx: &Context,
     running: &CancelToken,
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, BoxError> {
+    ctx.check()?;
     let mut work = pin!(work);
     let err = match ctx.run(work.as_mut()).await {
         // By a statement_timeout at that instant, say: the context says more.
@@ -29,7 +31,7 @@ pub(crate) async fn statement<T>(
             work.as_mut().await.map(drop)
         };
         if wait.run(cancelled).await.is_ok() {
-            break; // nothing runs any more that a late cancel could hit
+            break;
         }
     }
     Err(err.into())
