@@ -81,12 +81,27 @@ examples:
     cargo run --all-features --example clients
     cargo run --all-features --example moving
     cargo run --all-features --example chain
+    cargo run --all-features --example service
     cargo run --all-features --example stop_button
     cargo run --example tick
     cargo run --example slow_server
     cargo run --example dependent
     cargo run --example store
     cargo run --example plain_thread
+
+# One service with every kind of endpoint, shut down under load.
+service:
+    cargo run --all-features --example service
+
+# The recipe of a database, its tests, and the service, with a PostgreSQL of their own. Installs Debian's package.
+postgres:
+    .ci/postgres just with-database
+
+[private]
+with-database:
+    cargo test --all-features --test postgres -- --ignored
+    cargo test --all-features --doc recipes
+    cargo run --all-features --example service
 
 # Ours and the peers in turn: the table, in BENCHMARKS.md too, and its plots. With a word, only what has it in its name.
 bench word="":

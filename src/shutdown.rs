@@ -34,6 +34,33 @@
 //! # }
 //! ```
 //!
+//! # HTTP/1.1
+//! A response whose head goes out while the server drains says `connection: close`. An idle connection cannot be told, nor one
+//! whose response had begun before: the server closes it, and a request that is on its way there just then gets no
+//! answer. Clients and proxies send an idempotent one again, on another connection
+//! ([RFC 9112, 9.3.1](https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1)): Go's `net/http` does for GET, HEAD, OPTIONS and
+//! TRACE, and where there is an `Idempotency-Key`; nginx (`proxy_next_upstream`) for all but POST, LOCK and PATCH; reqwest only
+//! where it had not left. A POST is safe behind a load balancer that has looked elsewhere before
+//! draining begins, which is what the [delay](Shutdown::delay) is for, and on HTTP/2, whose GOAWAY says which was the last
+//! request that will be answered.
+//!
+//! # tonic
+//! Up to 0.14.5 its servers hold on to the listener while they drain: whoever connects in that time is accepted by the system,
+//! and waits for the end of the process instead of going elsewhere. (hyper and axum let go of it; so does tonic
+//! [after that](https://github.com/grpc/grpc-rust/pull/2824).) End the incoming connections with draining as well:
+//!
+//! ```
+//! use context_merge::{StreamExt as _, shutdown::Shutdown};
+//! use tonic::transport::{Server, server::TcpIncoming};
+//!
+//! async fn serve(shutdown: &Shutdown, listener: tokio::net::TcpListener, methods: axum::Router) {
+//!     let incoming = TcpIncoming::from(listener).take_until_done(shutdown.draining());
+//!     let mut server = Server::builder(); // .layer(shutdown.layer().enforce())
+//!     let serving = server.serve_with_incoming_shutdown(methods, incoming, shutdown.draining().finished());
+//!     shutdown.spawn(serving);
+//! }
+//! ```
+//!
 //! # Kubernetes
 //! A pod that is to go has `terminationGracePeriodSeconds`, 30 s where nothing else is set. In that time its `preStop` hook runs,
 //! if it has one, and then its process is sent SIGTERM; at the end comes SIGKILL. Taking the pod out of its Services begins

@@ -31,6 +31,26 @@ fn a_shutdown_loses_no_request() {
 }
 
 #[test]
+fn a_service_loses_no_request_under_load() {
+    let shown = run("service");
+    for case in [
+        "no request fails: ",
+        "SSE ends cleanly, HTTP/1.1: ",
+        "SSE ends cleanly, HTTP/2: ",
+        "a stream of gRPC ends cleanly: ",
+        "a WebSocket gets a close frame: 1001 shutting down",
+        "what cannot end is told, HTTP/1.1: 503 context cancelled",
+        "what cannot end is told, HTTP/2: 503 context cancelled",
+        "what cannot end is told, gRPC: Unavailable context cancelled",
+        "the job in hand is finished: ",
+        "all replicas are written: ",
+        "readers that stall hold nothing up: ",
+    ] {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("ok  {case}"))), "{case}\n{shown}");
+    }
+}
+
+#[test]
 fn three_processes_and_what_crosses_them() {
     let shown = run("chain");
     for case in [
