@@ -99,7 +99,7 @@ postgres:
 
 [private]
 with-database:
-    cargo test --all-features --test postgres -- --ignored
+    cargo test --all-features --test postgres
     cargo test --all-features --doc recipes
     cargo run --all-features --example service
 
