@@ -61,6 +61,10 @@ static DEADLINE_EXCEEDED: LazyLock<Arc<Reason>> =
 /// Why a context finished: cancelled or past its deadline, with the cause that was given and the name that the source
 /// or deadline was born under.
 ///
+/// It has no `PartialEq`: a cause cannot be compared, and two errors of one kind and origin need not be of one event.
+/// Compare what is meant, [`kind`](Self::kind) or [`origin`](Self::origin); whether it was the same event
+/// [`Context::finished_by`](crate::Context::finished_by) tells.
+///
 /// Two words; cloning it shares the cause. Displayed it reads `context cancelled` or `context deadline exceeded`,
 /// followed by ` (origin)` where there is one. The cause is also its [`source`](StdError::source).
 ///

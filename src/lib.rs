@@ -57,6 +57,8 @@ mod canceller;
 mod cell;
 mod context;
 mod done;
+#[cfg(feature = "tower")]
+mod ended;
 mod error;
 mod explain;
 mod fate;
@@ -91,6 +93,9 @@ mod waiters;
 pub use canceller::{Canceller, DropGuard};
 pub use context::Context;
 pub use done::{Done, DoneOwned};
+#[cfg(feature = "tower")]
+#[doc(hidden)]
+pub use ended::Ended;
 pub use error::{Error, ErrorKind};
 pub use explain::Explanation;
 pub use finished::Finished;

@@ -43,7 +43,11 @@ impl<C: Borrow<Context>, F: Future> Bounded<C, F> {
         let result = match work.poll(cx) {
             Poll::Ready(output) => Ok(output),
             Poll::Pending => match this.waiting.as_mut().poll(cx) {
-                Poll::Ready(err) => Err(err),
+                Poll::Ready(err) => {
+                    #[cfg(all(feature = "tower", feature = "tracing"))]
+                    crate::ended::work_was_dropped(&err);
+                    Err(err)
+                }
                 Poll::Pending => return Poll::Pending,
             },
         };

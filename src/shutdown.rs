@@ -135,7 +135,7 @@ struct Stages {
 /// A child named `name`, whose own children are not.
 fn stage(above: &Context, name: &'static str) -> (Context, Canceller) {
     let (ctx, canceller) = above.named(name).with_cancel();
-    (ctx.named(name).with_values_of(above), canceller)
+    (ctx.with_values_of(above), canceller)
 }
 
 impl Shutdown {

@@ -1,5 +1,6 @@
 //! Sources that are not ours: a foreign cancellation, and any future.
 
+use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -98,6 +99,33 @@ impl Context {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn until<F: Future + Send + 'static>(event: F) -> Context {
+        Self::until_error(async {
+            event.await;
+            Error::cancelled()
+        })
+    }
+
+    /// [`until`](Self::until), with what `event` gives as the cause.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let ctx = Context::until_cause(async { "the lease is lost" });
+    /// assert_eq!(ctx.done().await.cause().unwrap().to_string(), "the lease is lost");
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn until_cause<F>(event: F) -> Context
+    where
+        F: Future<Output: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        Self::until_error(async { Error::cancelled().with_cause(event.await) })
+    }
+
+    fn until_error(event: impl Future<Output = Error> + Send + 'static) -> Context {
         let runtime = Handle::try_current().expect("Context::until needs a tokio runtime for its task");
         let shared = Arc::new(Shared { cell: Cell::new(), waiters: Waiters::new(), over: AtomicBool::new(false) });
         let task = runtime.spawn({
@@ -105,8 +133,8 @@ impl Context {
             async move {
                 // Bound here, so that it goes when the task does, however that ends.
                 let ends = ends;
-                event.await;
-                ends.0.cell.mark(Error::cancelled());
+                let err = event.await;
+                ends.0.cell.mark(err);
                 ends.0.waiters.fire();
             }
         });

@@ -68,16 +68,19 @@ mod answer;
 mod body;
 mod client;
 mod exchange;
+mod layer;
 mod read_ahead;
 mod server;
 mod server_context;
 
+#[doc(inline)]
+pub use crate::Ended;
 pub use answer::Answer;
 pub use body::ContextBody;
 pub use client::{CallFuture, Propagate, PropagateLayer};
-pub use exchange::Ended;
+pub use layer::ContextLayer;
 pub use read_ahead::{ReadAhead, ReadAheadBody, ReadAheadFuture, ReadAheadLayer, ReadAheadResponseBody};
-pub use server::{ContextLayer, ContextService, ResponseFuture};
+pub use server::{ContextService, ResponseFuture};
 pub use server_context::ServerContext;
 #[cfg(feature = "tonic")]
 pub(crate) use server_context::is_shutdown;

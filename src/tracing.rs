@@ -1,5 +1,9 @@
-//! The finish of a context as an event of `tracing` (feature `tracing`). Nothing else in this crate makes an event or a
-//! span, with the feature or without it.
+//! The finish of a context as an event of `tracing` (feature `tracing`).
+//!
+//! With it, and feature `tower`, there are two warnings more, of target `context_merge`: one when `run` or `with_context`
+//! drops work under a request because the exchange is *complete*, for that was more likely to go on after the response
+//! (`tower::ServerContext`); and one, once, when a `tower::PropagateLayer` is given a request without a context. Nothing
+//! else in this crate makes an event or a span.
 //!
 //! ```
 //! use context_merge::{Context, tracing::event_on_done};

@@ -306,10 +306,10 @@ mod what_is_let_go {
     fn a_stream_that_ends_by_itself_tells_no_error() {
         let (ctx, canceller) = Context::background().with_cancel();
         let mut stream = stream::iter([1]).take_until_done(&ctx);
-        assert_eq!(stream.size_hint(), (0, Some(1)));
+        assert_eq!(futures::Stream::size_hint(&stream), (0, Some(1)));
         let items = stream.by_ref().collect::<Vec<_>>().now_or_never().unwrap();
         canceller.cancel();
-        assert_eq!((items, stream.err().is_none(), stream.size_hint()), (vec![1], true, (0, Some(0))));
+        assert_eq!((items, stream.err().is_none(), futures::Stream::size_hint(&stream)), (vec![1], true, (0, Some(0))));
     }
 
     #[test]

@@ -106,8 +106,8 @@ fn a_merge_of_old_deadlines_has_the_earliest() {
 /// Rules 2 and 8: inputs that finish while they are collected are told in their own order.
 #[tokio::test(start_paused = true)]
 async fn inputs_that_finish_while_they_are_collected() {
-    let (a, cancel_a) = Context::background().with_cancel();
-    let (b, cancel_b) = Context::background().with_cancel();
+    let (a, cancel_a) = Context::background().named("a").with_cancel();
+    let (b, cancel_b) = Context::background().named("b").with_cancel();
     let before = merge(&a, &b);
     let collected = any_of([a.clone(), live()].into_iter().chain(std::iter::once_with(|| {
         cancel_a.cancel_with("a");
@@ -115,7 +115,8 @@ async fn inputs_that_finish_while_they_are_collected() {
         b.clone()
     })));
     for ctx in [&before, &collected] {
-        assert_eq!(ctx.err().unwrap().cause().unwrap().to_string(), "a");
+        let err = ctx.err().unwrap();
+        assert_eq!((err.origin(), err.cause().unwrap().to_string().as_str()), (Some("a"), "a"));
     }
 }
 

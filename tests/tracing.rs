@@ -201,3 +201,55 @@ async fn none_from_anything_else() {
     assert_eq!(collector.count(), 0);
     assert!(collector.opened.lock().unwrap().is_empty());
 }
+
+/// What a layer of HTTP warns of.
+#[cfg(feature = "tower")]
+mod warnings {
+    use super::*;
+    use context_merge::tower::{ContextLayer, Ended, PropagateLayer};
+    use http::{Request, Response};
+    use std::convert::Infallible;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    fn warned(collector: &Collector) -> usize {
+        let events = collector.events.lock().unwrap();
+        events.iter().filter(|event| (event.level, event.target) == (Level::WARN, "context_merge")).count()
+    }
+
+    #[tokio::test]
+    async fn work_that_is_dropped_because_the_exchange_was_complete() {
+        for (complete, warnings) in [(true, 1), (false, 0)] {
+            let (collector, _guard) = Collector::new();
+            let mut work = None;
+            let service = service_fn(|request: Request<()>| {
+                let ctx = request.extensions().get::<Context>().unwrap().clone();
+                work = Some(Box::pin(pending::<()>().with_context(ctx)));
+                std::future::ready(Ok::<_, Infallible>(Response::new("done".to_owned())))
+            });
+            let response =
+                ContextLayer::new(Context::background()).layer(service).oneshot(Request::new(())).await.unwrap();
+            let mut work = work.unwrap();
+            assert!(futures::poll!(&mut work).is_pending());
+            if complete {
+                http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            } else {
+                drop(response);
+            }
+            let err = work.await.unwrap_err();
+            let how: Option<&Ended> = err.cause().unwrap().downcast_ref();
+            assert_eq!(how, Some(if complete { &Ended::Complete } else { &Ended::InBody }));
+            assert_eq!(warned(&collector), warnings, "{complete}");
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_without_a_context_once() {
+        let (collector, _guard) = Collector::new();
+        let service =
+            service_fn(|_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(String::new()))));
+        for _ in 0..3 {
+            PropagateLayer::new().layer(service).oneshot(Request::new(())).await.unwrap();
+        }
+        assert_eq!(warned(&collector), 1);
+    }
+}

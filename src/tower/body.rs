@@ -203,7 +203,9 @@ where
             Ok(None) => None,
             Err(err) => {
                 this.body.set(Inner::Text(Bytes::new()));
-                exchange.take().map(Exchange::end);
+                if let Some(exchange) = exchange.take() {
+                    exchange.end();
+                }
                 let told = this.told.take().filter(|_| this.left.is_none_or(|left| left == 0));
                 return Poll::Ready(Some(match told {
                     Some((ctx, answers)) => Ok(Frame::trailers(answers.to(&err, &ctx).trailers())),
@@ -217,12 +219,16 @@ where
                 *this.left = this.left.map(|left| left.saturating_sub(sent));
                 if this.rest.is_end_stream || frame.is_trailers() || *this.left == Some(0) {
                     // A server may ask no further.
-                    exchange.as_mut().map(Exchange::is_whole);
+                    if let Some(exchange) = exchange {
+                        exchange.is_whole();
+                    }
                 }
                 Some(Ok(frame))
             }
             Some(Err(err)) => {
-                exchange.as_mut().map(Exchange::has_failed);
+                if let Some(exchange) = exchange {
+                    exchange.has_failed();
+                }
                 Some(Err(err.into()))
             }
             None => {
@@ -230,7 +236,9 @@ where
                     // A finish that comes now has nothing to end.
                     this.body.set(Inner::Text(Bytes::new()));
                 }
-                exchange.take().map(Exchange::end);
+                if let Some(exchange) = exchange.take() {
+                    exchange.end();
+                }
                 None
             }
         })
@@ -248,7 +256,7 @@ where
         match &self.body {
             Inner::Watched(body) => body.size_hint(),
             Inner::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Inner::Whole(_) | Inner::Bound(_) => self.rest.size_hint.clone(),
+            Inner::Whole(_) | Inner::Bound(_) => self.rest.size_hint,
         }
     }
 }

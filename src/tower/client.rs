@@ -19,7 +19,7 @@ use crate::http::{TimeoutHeader, inject_as};
 use crate::{Context, FutureExt, WithContext, merge};
 
 /// Ends calls with their context: the one in the extensions of the request, the one given with [`of`](Self::of), or both,
-/// merged. A request without any is passed on as it is.
+/// merged. A request without any is passed on as it is; with feature `tracing` the first one is told by a warning.
 ///
 /// - What remains until the deadline goes along in a header, but where the request sets an earlier one itself.
 /// - A request whose context is finished is not sent.
@@ -108,6 +108,9 @@ where
             (of_request, given) => of_request.or(given.as_ref()).cloned(),
         };
         let answers = Arc::clone(&self.answers);
+        if ctx.is_none() {
+            without_a_context();
+        }
         if let Some(ctx) = &ctx {
             if ctx.is_done() {
                 return CallFuture { call: None, told: Some((ctx.clone(), answers)), grpc };
@@ -116,6 +119,20 @@ where
         }
         let call = self.inner.call(request).with_context(ctx.clone().unwrap_or_default());
         CallFuture { call: Some(call), told: ctx.map(|ctx| (ctx, answers)), grpc }
+    }
+}
+
+/// Says once that calls have no context: more likely it was forgotten.
+fn without_a_context() {
+    #[cfg(feature = "tracing")]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            ::tracing::warn!(
+                target: "context_merge",
+                "a call through PropagateLayer has no context: put one into the extensions of the request"
+            );
+        });
     }
 }
 

@@ -7,12 +7,14 @@
 //! No wake-up is lost: each of the two registers before it looks; the body knows one waker, which wakes both; and who puts
 //! the body back wakes the other where there is something for it, or where it has found the slot empty.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll, Wake, Waker, ready};
 
 use bytes::Buf;
@@ -24,8 +26,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Ended;
-use crate::release::Panics;
-use crate::sync::{Mutex, MutexGuard, unpoisoned};
 use crate::{Canceller, Context};
 
 /// Reads the body of each request ahead of its handler, up to a number of bytes, so that a server of HTTP/1.1 sees the
@@ -149,6 +149,35 @@ impl<A: Body> Came<A> {
     }
 }
 
+/// Nothing foreign runs under our locks, so what they guard is whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first panic of several calls of foreign code, none of which keeps the next from being made.
+#[derive(Default)]
+struct Panics(Option<Box<dyn Any + Send>>);
+
+impl Panics {
+    fn catch<T>(&mut self, f: impl FnOnce() -> T) {
+        match catch_unwind(AssertUnwindSafe(|| drop(f()))) {
+            Err(panic) if self.0.is_none() => self.0 = Some(panic),
+            // Its drop is foreign too.
+            Err(panic) => mem::forget(panic),
+            Ok(()) => {}
+        }
+    }
+
+    /// Lets it go on, unless the thread is panicking already: two at once would abort.
+    fn resume(self) {
+        match self.0 {
+            Some(panic) if std::thread::panicking() => mem::forget(panic),
+            Some(panic) => resume_unwind(panic),
+            None => {}
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Side {
     Handler,
@@ -164,9 +193,9 @@ struct Tasks {
 
 impl Tasks {
     fn lock(&self, side: Side) -> MutexGuard<'_, Option<Waker>> {
-        unpoisoned(match side {
-            Side::Handler => self.handler.lock(),
-            Side::Ahead => self.ahead.lock(),
+        lock(match side {
+            Side::Handler => &self.handler,
+            Side::Ahead => &self.ahead,
         })
     }
 
@@ -252,7 +281,7 @@ impl<A: Body> Shared<A> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<A>> {
-        unpoisoned(self.state.lock())
+        lock(&self.state)
     }
 
     /// Polls the body once for `side`, where it may, and queues what comes; false where nothing came.
