@@ -1,41 +1,47 @@
 //! Step 3: no tokens any more, and whatever ends says who ended it and why.
 
 use std::io;
+use std::time::Duration;
 
-use context_merge::{Context, Error};
+use context_merge::shutdown::Shutdown;
+use context_merge::{Context, Error, merge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use crate::service::{Answers, Log, Request, report, split, sweep};
 
+/// How long after the stop what was cancelled may take to put things away.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// Returns when nothing of it runs any more.
-pub(crate) async fn serve(listener: TcpListener, shutdown: Context, log: Log) -> io::Result<()> {
-    let (shutdown, stop) = shutdown.with_cancel();
-    let tasks = TaskTracker::new();
-    tasks.spawn(background(shutdown.clone(), log.clone()));
-    let accepted = shutdown.run(accept(listener, &tasks, &shutdown, &log)).await;
-    // Changes nothing where the shutdown was first.
-    stop.cancel_with("accepting has failed");
-    tasks.close();
-    tasks.wait().await;
+pub(crate) async fn serve(listener: TcpListener, shutdown: Shutdown, log: Log) -> io::Result<()> {
+    shutdown.spawn(background(shutdown.stopping().clone(), log.clone()));
+    let accepted = shutdown.draining().run(accept(listener, &shutdown, &log)).await;
+    if accepted.is_ok() {
+        shutdown.stop("accepting has failed");
+    }
+    // Those that are connected may end well within the grace.
+    shutdown.ended(SLACK).await.map_err(io::Error::other)?;
     accepted.unwrap_or(Ok(()))
 }
 
-async fn accept(listener: TcpListener, tasks: &TaskTracker, shutdown: &Context, log: &Log) -> io::Result<()> {
+async fn accept(listener: TcpListener, shutdown: &Shutdown, log: &Log) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
-        tasks.spawn(connection(stream, shutdown.clone(), log.clone()));
+        shutdown.spawn(connection(stream, shutdown.clone(), log.clone()));
     }
 }
 
-async fn connection(stream: TcpStream, shutdown: Context, log: Log) {
+async fn connection(stream: TcpStream, shutdown: Shutdown, log: Log) {
     let (mut incoming, answers) = split(stream, log.clone());
-    let (connection, hang_up) = shutdown.named("connection").with_cancel();
+    let (connection, hang_up) = shutdown.stopping().named("connection").with_cancel();
     // For a panic; dropping the canceller alone would end nothing.
     let _guard = hang_up.clone().drop_guard();
+    // A server that drains takes no more requests; those that it has go on to the stop.
+    let reading = merge(&connection, shutdown.draining());
     let requests = TaskTracker::new();
     let err = loop {
-        match connection.run(incoming.next()).await {
+        match reading.run(incoming.next()).await {
             Ok(Ok(request)) => drop(requests.spawn(answer(request, connection.clone(), answers.clone()))),
             // The next turn ends with it, or with what was before it.
             Ok(Err(err)) => _ = hang_up.cancel_with(err),

@@ -17,6 +17,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use context_merge::shutdown::Shutdown;
 use context_merge::{Context, merge};
 use tokio_util::sync::CancellationToken;
 
@@ -75,9 +76,10 @@ async fn main() -> Result<(), &'static str> {
     let serve = |listener, log| request::serve(listener, signal, log);
     same &= is_same("2 request", protocol, script::run(serve, || _ = stop.cancel_with("SIGTERM"))).await;
 
-    let (signal, stop) = Context::background().named("shutdown").with_cancel();
-    let serve = |listener, log| contexts::serve(listener, signal, log);
-    same &= is_same("3 contexts", whole, script::run(serve, || _ = stop.cancel_with("SIGTERM"))).await;
+    // As a second signal does: the script has no patience for a grace.
+    let shutdown = Shutdown::new(PATIENCE);
+    let serve = |listener, log| contexts::serve(listener, shutdown.clone(), log);
+    same &= is_same("3 contexts", whole, script::run(serve, || _ = shutdown.stop("SIGTERM"))).await;
     LOG.iter().filter(|_| same).for_each(|line| println!("        {line}"));
 
     if same { Ok(()) } else { Err("a step differs") }
