@@ -252,11 +252,12 @@ where
         }
     }
 
+    #[allow(clippy::clone_on_copy, reason = "it is Copy from http-body 1.1 on")]
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             Inner::Watched(body) => body.size_hint(),
             Inner::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Inner::Whole(_) | Inner::Bound(_) => self.rest.size_hint,
+            Inner::Whole(_) | Inner::Bound(_) => self.rest.size_hint.clone(),
         }
     }
 }
