@@ -673,6 +673,8 @@ mod what_is_told {
         let (ready, parked) = (server.spawn(async { 7 }), server.spawn(pending::<()>()));
         assert_eq!(Arc::strong_count(&tracker), idle + 2, "from the call on");
         assert_eq!(ready.await.unwrap().unwrap(), 7);
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&tracker), idle + 1, "for as long as it goes on");
         let token = server.token();
         drain.cancel();
         assert!(server.draining().is_done() && !server.context().is_done());
