@@ -52,13 +52,13 @@ enum Inner<B: Body> {
 pub(super) type Told = (Context, Arc<Answers>);
 
 /// What a body says of what is still to come.
-struct Rest {
-    is_end_stream: bool,
-    size_hint: SizeHint,
+pub(super) struct Rest {
+    pub(super) is_end_stream: bool,
+    pub(super) size_hint: SizeHint,
 }
 
 impl Rest {
-    fn of(body: &impl Body) -> Self {
+    pub(super) fn of(body: &impl Body) -> Self {
         Self { is_end_stream: body.is_end_stream(), size_hint: body.size_hint() }
     }
 
@@ -67,7 +67,7 @@ impl Rest {
     }
 }
 
-type Next<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+pub(super) type Next<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
 /// A body as a stream, which tells with each frame, and with the end, what is still to come.
 #[pin_project]

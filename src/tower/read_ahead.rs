@@ -20,12 +20,13 @@ use std::task::{self, Poll, Wake, Waker, ready};
 use bytes::Buf;
 use http::header::EXPECT;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Ended;
+use super::body::{Next, Rest};
 use crate::{Canceller, Context};
 
 /// Reads the body of each request ahead of its handler, up to a number of bytes, so that a server of HTTP/1.1 sees the
@@ -118,20 +119,6 @@ where
         };
         let work = self.inner.call(Request::from_parts(head, body));
         ReadAheadFuture { work, ahead: Ahead(shared) }
-    }
-}
-
-type Next<A> = Option<Result<Frame<<A as Body>::Data>, <A as Body>::Error>>;
-
-/// What a body says of what is still to come.
-struct Rest {
-    is_end_stream: bool,
-    size_hint: SizeHint,
-}
-
-impl Rest {
-    fn of(body: &impl Body) -> Self {
-        Self { is_end_stream: body.is_end_stream(), size_hint: body.size_hint() }
     }
 }
 
