@@ -3,12 +3,11 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::error::Error;
-use crate::fate::OWN;
-use crate::node::Node;
+use crate::error::{Error, Name};
 use crate::release::Panics;
-use crate::source::Role;
-use crate::sync::Ordering;
+use crate::set::{FIRST, View};
+use crate::source::Source;
+use crate::sync::{Arc, is_unique};
 
 /// Cancels the context that [`with_cancel`](crate::Context::with_cancel) made it with, and all that is derived from
 /// or merged with that one; never a parent.
@@ -26,13 +25,14 @@ use crate::sync::Ordering;
 /// ```
 pub struct Canceller {
     /// None where the context was finished before it was derived.
-    node: Option<Node>,
+    source: Option<Arc<Source>>,
 }
 
 impl Canceller {
     /// The first one of a source; None is for a context that was finished already.
-    pub(crate) fn new(node: Option<Node>) -> Self {
-        Self { node }
+    #[inline]
+    pub(crate) fn new(source: Option<Arc<Source>>) -> Self {
+        Self { source }
     }
 
     /// Finishes the context. True for the one call that did it: false, and nothing is changed, where another call, a
@@ -46,40 +46,57 @@ impl Canceller {
     /// With the panic of a waker or a callback, after all others have been woken. So does that of a foreign signal above
     /// the source, which is asked whether it was first: where it panics, it was not.
     pub fn cancel(&self) -> bool {
-        self.finish(Error::cancelled)
+        self.finish(|name| Error::cancelled().born_under(name))
     }
 
     /// [`cancel`](Self::cancel) with a cause, which [`Error::cause`] and `source` give to whoever asks. The cause is
-    /// dropped where the call is not the first.
+    /// dropped where the call is not the first, and where nobody holds the context any more.
     pub fn cancel_with(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> bool {
-        let cause = cause.into();
-        self.finish(|| Error::cancelled().with_cause(cause))
+        self.finish(|name| Error::cancelled().with_cause(cause).born_under(name))
     }
 
-    fn finish(&self, err: impl FnOnce() -> Error) -> bool {
-        let Some(node) = &self.node else { return false };
-        let Role::Source { cell, waiters, name, .. } = node.role() else { return false };
+    /// [`cancel`](Self::cancel) with that error, whatever its name.
+    pub(crate) fn cancel_as(&self, err: Error) -> bool {
+        self.finish(|_| err)
+    }
+
+    fn finish(&self, err: impl FnOnce(Option<&Name>) -> Error) -> bool {
+        let Some(source) = &self.source else { return false };
+        let ctx = View::Source(source);
         let mut panics = Panics::default();
         // A foreign signal above that panics when it is asked has not been seen to happen: the cancel is first.
-        let finished = panics.catch(|| node.is_finished()).unwrap_or(false);
+        let finished = panics.catch(|| ctx.is_finished()).unwrap_or(false);
+        if is_unique(source) {
+            panics.resume();
+            return !finished && ctx.finish_unseen();
+        }
         // Nobody may have heard the deadline or the signal that was first: so this is an event too. It is timed after that
         // one, which everything over this source is over too, and changes no verdict; but it wakes whoever still waits.
-        let too_late = finished && node.finished_by_alarm();
-        let mut first = false;
-        if (!finished && cell.mark(err().born_under(name.as_ref()))) || (too_late && cell.mark(Error::cancelled())) {
-            first = node.decide() == OWN;
-            panics.catch(|| waiters.fire());
-        } else {
-            // Whoever was first may still be on the way to the gathers.
-            node.tell_below();
+        let (first, waited) = match finished {
+            false => source.mark(err(source.name())),
+            true if ctx.finished_without_notify() => (false, source.mark(Error::cancelled()).1),
+            true => (false, false),
+        };
+        let first = first && ctx.decide() == FIRST;
+        if waited {
+            panics.catch(|| source.waiters.notify());
+        }
+        if !first {
+            // Whoever was first may still be on the way to the lists downstream.
+            ctx.mark_downstream();
         }
         panics.resume();
         first
     }
 
+    /// Whether this canceller is all that is left: nobody can look at its context any more, or wait for it.
+    fn is_unseen(&self) -> bool {
+        self.source.as_ref().is_none_or(is_unique)
+    }
+
     /// Whether a call on this canceller or a clone was the one that finished its context.
     pub fn is_cancelled(&self) -> bool {
-        self.node.as_ref().is_some_and(Node::finished_itself)
+        self.source.as_ref().is_some_and(|source| View::Source(source).verdict() == FIRST)
     }
 
     /// A guard that cancels when it is dropped, also by a panic.
@@ -98,29 +115,18 @@ impl Canceller {
 
 impl Clone for Canceller {
     fn clone(&self) -> Self {
-        if let Some(Role::Source { cancellers, .. }) = self.node.as_ref().map(Node::role) {
-            // Relaxed: as with a reference count, a clone is made from one that is held.
-            cancellers.fetch_add(1, Ordering::Relaxed);
+        if let Some(source) = &self.source {
+            source.waiters.add();
         }
-        Self { node: self.node.clone() }
+        Self { source: self.source.clone() }
     }
 }
 
 impl Drop for Canceller {
+    #[inline]
     fn drop(&mut self) {
-        let Some(node) = &self.node else { return };
-        let Role::Source { cell, waiters, cancellers, .. } = node.role() else { return };
-        // The last one can be cloned by nobody any more. Acquire and AcqRel: pair with each other, so that it sees the
-        // registrations made before the others went. Release: pairs with `Node::is_open`.
-        let last = if cancellers.load(Ordering::Acquire) == 1 {
-            cancellers.store(0, Ordering::Release);
-            true
-        } else {
-            cancellers.fetch_sub(1, Ordering::AcqRel) == 1
-        };
-        // No cancel is under way any more, and one that was has woken all who waited, and lets nobody in (W1).
-        if last && !node.is_unique() && !cell.is_fired() {
-            waiters.abandon();
+        if let Some(source) = &self.source {
+            source.waiters.lose();
         }
     }
 }
@@ -160,7 +166,8 @@ impl DropGuard {
 
 impl Drop for DropGuard {
     fn drop(&mut self) {
-        if let Some(canceller) = &self.canceller {
+        // What nobody can look at or wait for needs no end.
+        if let Some(canceller) = self.canceller.take_if(|canceller| !canceller.is_unseen()) {
             canceller.cancel();
         }
     }

@@ -8,18 +8,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::canceller::Canceller;
-use crate::cell::Moment;
-use crate::error::{Error, Late, Name};
-use crate::fate::Deadline;
-use crate::node::{MAX_SOURCES, Node};
-use crate::relay::{Relay, bound};
-use crate::source::Role;
-use crate::sync::now;
+use crate::error::{DeadlineError, Error, Name};
+use crate::event::Deadline;
+use crate::gather::bound;
+use crate::relay::expand;
+use crate::set::View;
+use crate::signal::{self, Signal};
+use crate::source::{MAX_SOURCES, Set, Source, Sources};
+use crate::sync::{Arc as Shared, now};
 use crate::value::Values;
 
 /// Until when a piece of work matters, whether it still does and why not, and for whom it is done.
 ///
-/// A handle of four words; clones observe the same. Derivation only adds: a context is finished as soon as one of
+/// A handle of five words; clones observe the same. Derivation only adds: a context is finished as soon as one of
 /// its sources is cancelled or its deadline is reached, with the error of the earliest of those events, and stays so.
 /// Dropping a context is not a cancel.
 ///
@@ -42,8 +43,7 @@ use crate::value::Values;
 /// ```
 #[derive(Clone, Default)]
 pub struct Context {
-    /// None is never finished.
-    pub(crate) node: Option<Node>,
+    pub(crate) set: Set,
     pub(crate) values: Values,
 }
 
@@ -66,32 +66,28 @@ impl Context {
     /// ```
     #[must_use]
     pub fn todo() -> Context {
-        Context { node: None, values: Values::default().with(Todo) }
+        Context { set: Set::Never, values: Values::default().with(Todo) }
     }
 
     /// A child that its [`Canceller`] can finish too.
     #[must_use]
     pub fn with_cancel(&self) -> (Context, Canceller) {
-        if self.event_but_for_time().is_some() {
-            return (self.clone(), Canceller::new(None));
-        }
-        let role = Role::source(self.values.name());
-        let node = match &self.node {
-            None => Node::new(role, std::iter::empty(), None),
-            Some(above) => {
-                let mut sources = above.all_sources();
-                bound(&mut sources, MAX_SOURCES - 1);
-                Node::new(role, sources.drain(..), above.deadline().cloned())
-            }
+        let name = self.values.name();
+        let source = match &self.set {
+            Set::Never => Source::own(name, Set::Never),
+            // Where only its deadline has passed, what is made below sees that by itself.
+            set if !set.view().is_pending() && set.view().is_finished() => return (self.clone(), Canceller::new(None)),
+            set if set.view().count() < MAX_SOURCES => Source::own(name, set.clone()),
+            set => Source::own(name, bounded(set, MAX_SOURCES - 1)),
         };
-        (self.on(node.clone()), Canceller::new(Some(node)))
+        (self.on(Set::Source(Shared::clone(&source))), Canceller::new(Some(source)))
     }
 
     /// A child that is finished at `at`, where its parent's deadline is not as early. An instant in the past means
     /// finished at birth, but a parent that is finished already keeps its error.
     #[must_use]
     pub fn with_deadline(&self, at: impl Into<Instant>) -> Context {
-        self.until_deadline(at.into(), Late::new)
+        self.until_deadline(at.into(), DeadlineError::new)
     }
 
     /// [`with_deadline`](Self::with_deadline), with a cause for the error.
@@ -102,7 +98,7 @@ impl Context {
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Context {
         let cause = cause.into();
-        self.until_deadline(at.into(), |name| Late::caused_by(cause, name))
+        self.until_deadline(at.into(), |name| DeadlineError::caused_by(cause, name))
     }
 
     /// [`with_deadline`](Self::with_deadline) `after` from now. Zero means finished at birth; a time too long to
@@ -128,19 +124,19 @@ impl Context {
         now().checked_add(after).map_or_else(|| self.clone(), |at| self.with_deadline_cause(at, cause))
     }
 
-    fn until_deadline(&self, at: Instant, why: impl FnOnce(Option<&Name>) -> Late) -> Context {
+    fn until_deadline(&self, at: Instant, why: impl FnOnce(Option<&Name>) -> DeadlineError) -> Context {
         if self.deadline().is_some_and(|known| known <= at) {
             return self.clone();
         }
         let deadline = Some(Deadline::new(at, why(self.values.name())));
-        let node = match self.node.as_ref().and_then(Node::event) {
-            Some((moment, err)) => Node::finished(moment, err, deadline),
-            None => match &self.node {
-                None => Node::new(Role::Plain, std::iter::empty(), deadline),
-                Some(above) => Node::new(Role::Plain, above.all_sources().drain(..), deadline),
+        self.on(match self.set.only() {
+            // What most deadlines are laid on.
+            Some(only) if self.view().deadline().is_none() => Set::single(Shared::clone(only), deadline),
+            _ => match self.view().event() {
+                Some(event) => Set::finished(event, deadline),
+                None => Set::union(self.set.sources().cloned(), deadline),
             },
-        };
-        self.on(node)
+        })
     }
 
     /// A child with one value more, keyed by its type: the nearest of a type wins.
@@ -156,13 +152,13 @@ impl Context {
     /// ```
     #[must_use]
     pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
-        Context { node: self.node.clone(), values: self.values.with(value) }
+        Context { set: self.set.clone(), values: self.values.with(value) }
     }
 
     /// This context with the values and the name of `primary` in the place of its own.
     #[must_use]
     pub fn with_values_of(&self, primary: &Context) -> Context {
-        Context { node: self.node.clone(), values: primary.values.clone() }
+        Context { set: self.set.clone(), values: primary.values.clone() }
     }
 
     /// The values and the name alone: never finished, no deadline. For work that has to outlive what started it.
@@ -179,7 +175,7 @@ impl Context {
     /// ```
     #[must_use]
     pub fn without_cancel(&self) -> Context {
-        Context { node: None, values: self.values.clone() }
+        Context { set: Set::Never, values: self.values.clone() }
     }
 
     /// Names what is added from here on: each source and deadline that [`with_cancel`](Self::with_cancel),
@@ -207,7 +203,7 @@ impl Context {
     /// ```
     #[must_use]
     pub fn named(&self, name: impl Into<Arc<str>>) -> Context {
-        Context { node: self.node.clone(), values: self.values.named(Name::new(name.into())) }
+        Context { set: self.set.clone(), values: self.values.named(Name::new(name.into())) }
     }
 
     /// Observes as this one, with a reference count and a list of waiters of its own: with one for each worker or
@@ -216,22 +212,23 @@ impl Context {
     /// It registers with the sources above it when it is first waited on, and once for all that wait on it.
     #[must_use]
     pub fn relay(&self) -> Context {
-        match &self.node {
-            Some(node) if !node.is_finished() => self.on(Relay::of(node.all_sources(), node.deadline().cloned())),
-            _ => self.clone(),
+        match &self.set {
+            Set::Never => self.clone(),
+            set if set.view().is_finished() => self.clone(),
+            set => self.on(relayed(set)),
         }
     }
 
     /// Whether it is finished.
     #[inline]
     pub fn is_done(&self) -> bool {
-        self.node.as_ref().is_some_and(Node::is_finished)
+        self.view().is_finished()
     }
 
     /// Why it is finished; None while it is not.
     #[inline]
     pub fn err(&self) -> Option<Error> {
-        self.node.as_ref()?.err()
+        self.view().err()
     }
 
     /// [`err`](Self::err) for `?`, in loops that have no await.
@@ -269,14 +266,14 @@ impl Context {
     /// assert!(!ctx.finished_by(&request));
     /// ```
     pub fn finished_by(&self, input: &Context) -> bool {
-        // Moments tell events apart, but for deadlines: each cancel has a number of its own.
-        let moment = |ctx: &Context| ctx.node.as_ref()?.event().map(|(moment, _)| moment);
-        moment(self).is_some_and(|own| moment(input) == Some(own))
+        // Times tell events apart, but for deadlines: each cancel has a number of its own among those of its instant.
+        let at = |ctx: &Context| ctx.view().event().map(|(timestamp, _)| timestamp);
+        at(self).is_some_and(|own| at(input) == Some(own))
     }
 
     /// The earliest deadline of all that it is made of; the same after the finish.
     pub fn deadline(&self) -> Option<Instant> {
-        self.own_deadline().map(|deadline| deadline.at)
+        self.view().deadline().map(|deadline| deadline.at)
     }
 
     /// How long until the deadline: zero once it has passed, None where there is none.
@@ -289,23 +286,56 @@ impl Context {
         self.values.nearest()
     }
 
+    /// A context that finishes as `signal` does, with its error. No task is spawned: a look asks the signal, and
+    /// whoever waits polls its future.
+    ///
+    /// # Panics
+    /// Whatever `signal` panics with comes out of the call that asked it: a look, a merge, a poll, or a cancel, which
+    /// happens all the same. A source that was cancelled and a deadline that has passed are seen without asking. In the
+    /// task of an [`on_done`](Self::on_done) it is left to the panic hook; what else finishes the context still counts.
+    pub fn from_signal(signal: impl Signal) -> Context {
+        let deadline = signal.deadline().map(|at| Deadline::new(at, DeadlineError::new(None)));
+        Context::of(Set::union([signal::source(signal)].into_iter(), deadline))
+    }
+
     /// A context without values.
-    pub(crate) fn of(node: Node) -> Context {
-        Context { node: Some(node), values: Values::default() }
+    pub(crate) fn of(set: Set) -> Context {
+        Context { set, values: Values::default() }
     }
 
-    /// The same values on another node.
-    fn on(&self, node: Node) -> Context {
-        Context { node: Some(node), values: self.values.clone() }
+    /// The same values on another set.
+    #[inline]
+    fn on(&self, set: Set) -> Context {
+        Context { set, values: self.values.clone() }
     }
 
-    fn own_deadline(&self) -> Option<&Deadline> {
-        self.node.as_ref()?.deadline()
+    #[inline]
+    pub(crate) fn view(&self) -> View<'_> {
+        self.set.view()
     }
+}
 
-    fn event_but_for_time(&self) -> Option<(Moment, Error)> {
-        self.node.as_ref()?.event_but_for_time()
+/// The same behind at most `most` sources.
+#[cold]
+fn bounded(set: &Set, most: usize) -> Set {
+    let mut sources: Sources = set.sources().cloned().collect();
+    bound(&mut sources, most);
+    Set::union(sources.into_iter(), set.view().deadline().cloned())
+}
+
+/// Behind a relay, but for foreign signals (N5 in `set.rs`). Relays are seen through, so that none stands on another.
+fn relayed(set: &Set) -> Set {
+    if set.all(|source| source.as_relay().is_none() && !source.is_foreign()) {
+        return Set::Source(Source::relay(set.clone()));
     }
+    let deadline = set.view().deadline().cloned();
+    let (mut signals, mut rest): (Sources, Sources) = set.sources().cloned().partition(|source| source.is_foreign());
+    expand(&mut rest);
+    bound(&mut rest, MAX_SOURCES);
+    if !rest.is_empty() {
+        signals.insert(0, Source::relay(Set::union(rest.into_iter(), None)));
+    }
+    Set::union(signals.into_iter(), deadline)
 }
 
 impl From<&Context> for Context {
@@ -316,13 +346,13 @@ impl From<&Context> for Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.node.is_none() && self.values.ends_in::<Todo>() {
+        if self.set.is_never() && self.values.ends_in::<Todo>() {
             return f.write_str("Context(todo)");
         }
         let mut out = f.debug_struct("Context");
         match self.err() {
             Some(err) => out.field("err", &err),
-            None => out.field("sources", &self.node.iter().flat_map(Node::sources).count()),
+            None => out.field("sources", &self.set.sources().count()),
         };
         if let Some(remaining) = self.remaining() {
             out.field("remaining", &remaining);

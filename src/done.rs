@@ -10,73 +10,87 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant as StdInstant};
 
 use futures_core::FusedFuture;
-use pin_project::pin_project;
 
-use crate::alarm::{self, Alarm, check_timer};
 use crate::context::Context;
 use crate::error::Error;
 use crate::registration::Registration;
+use crate::timer::{self, Timer, check_timer};
 
-/// A registration and an alarm for the deadline, armed at the first poll that has to wait.
-#[pin_project]
+/// A registration, and an timer for the deadline, armed at the first poll that has to wait.
 pub(crate) struct Waiting<C: Borrow<Context>> {
     registration: Registration<C>,
-    #[pin]
-    alarm: Alarm,
-    terminated: bool,
-    /// Whether the lists of the sources are left to somebody else.
-    alarms_only: bool,
+    timer: Option<Pin<Box<Timer>>>,
 }
 
 impl<C: Borrow<Context>> Waiting<C> {
+    #[inline]
     pub(crate) fn new(ctx: C) -> Self {
-        Self { registration: Registration::new(ctx), alarm: Alarm::Off, terminated: false, alarms_only: false }
+        Self { registration: Registration::new(ctx), timer: None }
     }
 
-    /// Waits for the deadline and the foreign signals, in no list; the futures of the signals are made, and the timer
-    /// is asked for, here.
-    pub(crate) fn for_alarms(ctx: C) -> Self {
-        let mut registration = Registration::new(ctx);
-        registration.listen();
-        if registration.ctx().deadline().is_some() {
+    /// To wait for the deadline and the foreign signals alone, by `poll_without_lists`; the futures of the signals are made, and the
+    /// timer is asked for, here.
+    pub(crate) fn without_lists(ctx: C) -> Self {
+        let mut waiting = Self::new(ctx);
+        waiting.registration.listen();
+        if waiting.ctx().deadline().is_some() {
             check_timer();
         }
-        Self { registration, alarm: Alarm::Off, terminated: false, alarms_only: true }
+        waiting
     }
 
+    #[inline]
     pub(crate) fn ctx(&self) -> &Context {
         self.registration.ctx()
     }
 
-    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
-        let mut this = self.project();
-        let look = if *this.alarms_only { Registration::poll_alarms } else { Registration::poll };
-        let err = match look(this.registration, cx) {
-            Poll::Ready(err) => err,
-            Poll::Pending => {
-                let Some(at) = this.registration.ctx().deadline() else { return Poll::Pending };
-                loop {
-                    ready!(this.alarm.as_mut().poll(at, cx));
-                    match look(this.registration, cx) {
-                        Poll::Ready(err) => break err,
-                        Poll::Pending => this.alarm.as_mut().reset(at),
-                    }
-                }
+    pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
+        match self.registration.poll(cx) {
+            Poll::Pending if self.ctx().view().deadline().is_some() => self.poll_timer(cx, Registration::poll),
+            polled => self.over(polled),
+        }
+    }
+
+    /// In no list.
+    pub(crate) fn poll_without_lists(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
+        match self.registration.poll_without_lists(cx) {
+            Poll::Pending if self.ctx().view().deadline().is_some() => {
+                self.poll_timer(cx, Registration::poll_without_lists)
             }
-        };
-        this.alarm.set(Alarm::Off);
-        *this.terminated = true;
-        Poll::Ready(err)
+            polled => self.over(polled),
+        }
+    }
+
+    fn poll_timer(
+        &mut self,
+        cx: &mut task::Context<'_>,
+        look: impl Fn(&mut Registration<C>, &mut task::Context<'_>) -> Poll<Error>,
+    ) -> Poll<Error> {
+        let Some(at) = self.ctx().deadline() else { return Poll::Pending };
+        loop {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(Timer::Off));
+            ready!(timer.as_mut().poll(at, cx));
+            let polled = look(&mut self.registration, cx);
+            if polled.is_ready() {
+                return self.over(polled);
+            }
+            timer.as_mut().reset(at);
+        }
+    }
+
+    #[inline]
+    fn over(&mut self, polled: Poll<Error>) -> Poll<Error> {
+        if polled.is_ready() {
+            self.timer = None;
+        }
+        polled
     }
 
     /// Nothing is awaited any more: takes the waiter out, and disarms the timer.
     #[inline]
-    pub(crate) fn stop(self: Pin<&mut Self>) {
-        let mut this = self.project();
-        this.registration.stop();
-        if !matches!(*this.alarm, Alarm::Off) {
-            this.alarm.set(Alarm::Off);
-        }
+    pub(crate) fn stop(&mut self) {
+        self.registration.stop();
+        self.timer = None;
     }
 }
 
@@ -85,28 +99,27 @@ impl<C: Borrow<Context>> Waiting<C> {
 /// # Cancel safety
 /// May be dropped at any time, and leaves nothing behind in any source. It may be polled from task to task: the waker
 /// of the latest poll is woken.
-#[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct Done<'a>(#[pin] Waiting<&'a Context>);
+pub struct Done<'a>(Waiting<&'a Context>);
 
 /// [`Done`] that owns its context; made by [`Context::done_owned`].
-#[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct DoneOwned(#[pin] Waiting<Context>);
+pub struct DoneOwned(Waiting<Context>);
 
 macro_rules! done_future {
     ($done:ty) => {
         impl Future for $done {
             type Output = Error;
 
-            fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
-                self.project().0.poll(cx)
+            #[inline]
+            fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Error> {
+                self.0.poll(cx)
             }
         }
 
         impl FusedFuture for $done {
             fn is_terminated(&self) -> bool {
-                self.0.terminated
+                self.0.registration.is_finished()
             }
         }
 
@@ -139,9 +152,9 @@ impl Context {
     /// as [`wait`](Self::wait) shows.
     ///
     /// # Runtimes
-    /// A deadline rings on the runtime in which this was polled last. When that ends, whoever polls is woken; the next
+    /// A deadline fires on the runtime in which this was polled last. When that ends, whoever polls is woken; the next
     /// poll arms the deadline where it is made, also in a runtime that has ended, or has no timer, or outside any: then a
-    /// thread of this process rings, by the real clock. A runtime that lives, but is driven by nobody, rings for nobody: a
+    /// thread of this process fires, by the real clock. A runtime that lives, but is driven by nobody, fires for nobody: a
     /// poll elsewhere, or any cancel, also one after the deadline, does instead.
     ///
     /// # Panics
@@ -163,7 +176,7 @@ impl Context {
     /// # Panics
     /// When polled for the first time outside a tokio runtime with time enabled.
     pub async fn sleep(&self, for_: Duration) -> Result<(), Error> {
-        self.run(alarm::sleep(for_)).await
+        self.run(timer::sleep(for_)).await
     }
 
     /// Blocks this thread until the finish; needs no runtime, also with a deadline. On a thread of a runtime it

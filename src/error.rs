@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use crate::release::let_go;
+use crate::release::drop_foreign;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -50,7 +50,7 @@ struct Reason {
 
 impl Drop for Reason {
     fn drop(&mut self) {
-        let_go(self.cause.take());
+        drop_foreign(self.cause.take());
     }
 }
 
@@ -167,9 +167,9 @@ impl Error {
 /// The error of a deadline to come. Where it has neither cause nor name, no count that all threads share is touched
 /// before it is needed.
 #[derive(Clone)]
-pub(crate) struct Late(Error);
+pub(crate) struct DeadlineError(Error);
 
-impl Late {
+impl DeadlineError {
     pub(crate) fn new(name: Option<&Name>) -> Self {
         // Taken now, so that no look ever waits for its lock.
         LazyLock::force(&DEADLINE_EXCEEDED);
@@ -184,7 +184,7 @@ impl Late {
         self.0.same(&other.0)
     }
 
-    pub(crate) fn err(&self) -> Error {
+    pub(crate) fn to_error(&self) -> Error {
         let Error { reason, origin } = self.0.clone();
         Error { reason: reason.or_else(|| Some(Arc::clone(&DEADLINE_EXCEEDED))), origin }
     }

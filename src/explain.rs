@@ -3,13 +3,11 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use crate::cell::Moment;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Name};
-use crate::fate::Deadline;
-use crate::node::Node;
-use crate::relay::leaves;
-use crate::source::{Found, Role};
+use crate::event::{Deadline, Timestamp};
+use crate::relay::each_leaf;
+use crate::source::{Resolved, Source, Upstream};
 use crate::sync::now;
 
 /// What a context is made of at one moment; made by [`Context::explain`]. Displayed it is a tree.
@@ -59,8 +57,8 @@ impl Context {
     /// ```
     pub fn explain(&self) -> Explanation {
         let look = || {
-            let event = self.node.as_ref().and_then(Node::event);
-            let parts = self.parts(event.as_ref().map(|(moment, _)| *moment));
+            let event = self.view().event();
+            let parts = self.parts(event.as_ref().map(|(at, _)| *at));
             (event, parts)
         };
         let (mut finished, mut parts) = look();
@@ -68,25 +66,24 @@ impl Context {
             // Something has happened since that look.
             (finished, parts) = look();
         }
-        let summary = match (finished, &self.node) {
-            (Some((_, err)), _) => with_cause(err.to_string(), &err),
-            (None, Some(node)) if node.deadline().is_some() || node.sources().any(Node::can_fire) => "live".into(),
-            (None, Some(_)) => "live: nothing can finish it any more".into(),
-            (None, None) => "live: never finished".into(),
+        let can_finish = || self.deadline().is_some() || self.set.sources().any(|source| can_happen(source));
+        let summary = match finished {
+            Some((_, err)) => with_cause(err.to_string(), &err),
+            None if self.set.is_never() => "live: never finished".into(),
+            None if can_finish() => "live".into(),
+            None => "live: nothing can finish it any more".into(),
         };
         Explanation { summary, parts }
     }
 
     /// `first` is when the event was that finished it.
-    fn parts(&self, first: Option<Moment>) -> Vec<Part> {
+    fn parts(&self, first: Option<Timestamp>) -> Vec<Part> {
         let mut parts = Vec::new();
-        if let Some(node) = &self.node {
-            for source in node.sources() {
-                explain_source(source, 0, first, &mut parts);
-            }
-            if let Some(deadline) = node.deadline() {
-                parts.push(explain_deadline(deadline, first));
-            }
+        for source in self.set.sources() {
+            explain_source(source, 0, first, &mut parts);
+        }
+        if let Some(deadline) = self.view().deadline() {
+            parts.push(explain_deadline(deadline, first));
         }
         let values = self.values.len();
         if values > 0 {
@@ -97,55 +94,63 @@ impl Context {
     }
 }
 
-/// A source, and what it stands for: a relay for gathers at most, and those for no more (N4 in `node.rs`).
-fn explain_source(source: &Node, depth: usize, first: Option<Moment>, parts: &mut Vec<Part>) {
-    let event = source.find_leaf().map(Found::event);
-    let over = event.as_ref().map(|(moment, _)| *moment);
-    let kind = match source.role() {
-        Role::Plain | Role::Source { .. } => "source",
-        Role::Finished { .. } => "earlier finish",
-        Role::Signal { .. } => "signal",
-        Role::Until(_) => "until",
-        Role::Relay(_) => "relay",
-        Role::Gather { .. } => "gather",
+/// Whether there is somebody who could still make it happen, or one of those that it stands for.
+fn can_happen(source: &Source) -> bool {
+    let here = |source: &Source| source.as_other().map_or(source.waiters.is_open(), Upstream::can_happen);
+    let Some(set) = source.stands_for() else { return here(source) };
+    let mut any = false;
+    each_leaf(set, |leaf| any |= here(leaf));
+    any
+}
+
+/// What has happened to it by itself.
+fn resolve(source: &Source) -> Option<Resolved<'_>> {
+    if source.stands_for().is_some() { source.resolve_marked() } else { source.resolve() }
+}
+
+/// A source, and what it stands for: a relay for gathers at most, and those for no more (N4 in `set.rs`).
+fn explain_source(source: &Source, depth: usize, first: Option<Timestamp>, parts: &mut Vec<Part>) {
+    let event = resolve(source).map(|found| found.event());
+    let over = event.as_ref().map(|(at, _)| *at);
+    let kind = match source.as_other() {
+        Some(other) => other.name(),
+        None if source.as_relay().is_some() => "relay",
+        None if source.is_earlier_finish() => "earlier finish",
+        None => "source",
     };
     let origin = event.as_ref().and_then(|(_, err)| err.origin()).or(source.name().map(Name::as_str));
     let mut text = origin.map_or_else(|| kind.to_owned(), |name| format!("{kind} {name:?}"));
-    match (event, source.role()) {
-        (None, Role::Relay(_) | Role::Gather { .. }) => {}
-        (None, _) if source.can_fire() => text += ": live",
-        (None, _) => text += ": live, and nothing can cancel it any more",
-        (Some((_, err)), _) => text = with_cause(format!("{text}: {}", kind_of(&err)), &err),
+    match event {
+        Some((_, err)) => text = with_cause(format!("{text}: {}", kind_of(&err)), &err),
+        None if source.stands_for().is_some() => {}
+        None if can_happen(source) => text += ": live",
+        None => text += ": live, and nothing can cancel it any more",
     }
     parts.push(Part { depth, text, over: over.is_some(), first: over.is_some() && over == first });
 
-    match source.role() {
-        Role::Relay(_) => {
-            for above in source.entries().iter().filter(|above| !above.is_signal()) {
-                explain_source(above, depth + 1, first, parts);
-            }
+    let Some(set) = source.stands_for() else { return };
+    if source.as_relay().is_some() {
+        set.sources().for_each(|above| explain_source(above, depth + 1, first, parts));
+        return;
+    }
+    let (mut shown, mut more, mut finished) = (0, 0, 0);
+    each_leaf(set, |leaf| {
+        let event = resolve(leaf).map(|found| found.timestamp);
+        if shown < SHOWN || (event.is_some() && event == first) {
+            shown += 1;
+            explain_source(leaf, depth + 1, first, parts);
+        } else {
+            more += 1;
+            finished += usize::from(event.is_some());
         }
-        Role::Gather { .. } => {
-            let (mut more, mut finished) = (0, 0);
-            for (at, leaf) in leaves(source).enumerate() {
-                let event = leaf.find_leaf().map(|found| found.moment);
-                if at < SHOWN || (event.is_some() && event == first) {
-                    explain_source(leaf, depth + 1, first, parts);
-                } else {
-                    more += 1;
-                    finished += usize::from(event.is_some());
-                }
-            }
-            if more > 0 {
-                let text = format!("{more} more, {} live, {finished} finished", more - finished);
-                parts.push(Part { depth: depth + 1, text, over: finished > 0, first: false });
-            }
-        }
-        _ => {}
+    });
+    if more > 0 {
+        let text = format!("{more} more, {} live, {finished} finished", more - finished);
+        parts.push(Part { depth: depth + 1, text, over: finished > 0, first: false });
     }
 }
 
-fn explain_deadline(deadline: &Deadline, first: Option<Moment>) -> Part {
+fn explain_deadline(deadline: &Deadline, first: Option<Timestamp>) -> Part {
     let left = deadline.at.saturating_duration_since(now());
     let err = deadline.err();
     let name = err.origin().map_or_else(String::new, |name| format!(" {name:?}"));
@@ -154,7 +159,7 @@ fn explain_deadline(deadline: &Deadline, first: Option<Moment>) -> Part {
     } else {
         format!("deadline{name}: in {:?}", rounded(left))
     };
-    Part { depth: 0, text, over: left.is_zero(), first: first == Some(deadline.moment()) }
+    Part { depth: 0, text, over: left.is_zero(), first: first == Some(deadline.timestamp()) }
 }
 
 /// To what people read.

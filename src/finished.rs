@@ -6,15 +6,13 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use futures_core::FusedFuture;
-use pin_project::pin_project;
 
 use crate::context::Context;
 use crate::done::DoneOwned;
 
 /// [`DoneOwned`] without the error; made by [`Context::finished`].
-#[pin_project]
 #[must_use = "futures do nothing unless polled"]
-pub struct Finished(#[pin] DoneOwned);
+pub struct Finished(DoneOwned);
 
 impl Context {
     /// [`done_owned`](Self::done_owned) without the error, for servers that take a `Future<Output = ()> + 'static` to
@@ -36,8 +34,8 @@ impl Context {
 impl Future for Finished {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        self.project().0.poll(cx).map(drop)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }
 

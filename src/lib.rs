@@ -50,35 +50,35 @@
 // The pages of docs.rs say which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod alarm;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod canceller;
-mod cell;
 mod context;
 mod done;
 #[cfg(feature = "tower")]
 mod ended;
 mod error;
+mod event;
 mod explain;
-mod fate;
 mod finished;
+mod gather;
 mod group;
 #[cfg(feature = "http")]
 pub mod http;
 mod merge;
-mod node;
 mod on_done;
 mod registration;
 mod relay;
 mod release;
 mod run;
+mod set;
 #[cfg(feature = "shutdown")]
 pub mod shutdown;
 mod signal;
 mod source;
 mod sync;
 mod take_until_done;
+mod timer;
 #[cfg(feature = "tokio-util")]
 pub mod tokio_util;
 #[cfg(feature = "tonic")]
@@ -87,6 +87,7 @@ pub mod tonic;
 pub mod tower;
 #[cfg(feature = "tracing")]
 pub mod tracing;
+mod until;
 mod value;
 mod waiters;
 

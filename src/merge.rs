@@ -1,12 +1,13 @@
 //! `merge` and `any_of`: the union of sets.
 
-use crate::cell::Moment;
+use std::collections::HashSet;
+
 use crate::context::Context;
-use crate::error::Error;
-use crate::fate::Deadline;
-use crate::node::{MAX_SOURCES, Node, Set, first_event};
-use crate::relay::{bound, deduplicate, stands_for};
-use crate::source::Role;
+use crate::event::Deadline;
+use crate::gather::bound;
+use crate::set::first_event;
+use crate::source::{MAX_SOURCES, Set, Source, Sources};
+use crate::sync::Arc;
 
 /// A context that finishes when either input does, with the earlier deadline, and the error of the input that was
 /// first. Its values and its name are those of `primary`.
@@ -31,12 +32,8 @@ use crate::source::Role;
 /// ```
 #[must_use]
 pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context {
-    let Context { node, values } = primary.into();
-    let node = match (node, other.into().node) {
-        (Some(a), Some(b)) => both(a, b),
-        (a, b) => a.or(b),
-    };
-    Context { node, values }
+    let Context { set, values } = primary.into();
+    Context { set: both(set, other.into().set), values }
 }
 
 /// [`merge`] of any number of contexts: the first is the primary. Without inputs it is the
@@ -63,172 +60,116 @@ where
     let Some(primary) = inputs.next().map(Into::into) else { return Context::background() };
     let Some(second) = inputs.next() else { return primary };
     let Some(third) = inputs.next() else { return merge(primary, second) };
-    let Context { node, values } = primary;
-    let others = [second, third].into_iter().chain(inputs).filter_map(|input| input.into().node);
-    let mut union = Union::default();
-    node.into_iter().chain(others).for_each(|node| union.add(node));
-    Context { node: union.into_node(), values }
+    let Context { set, values } = primary;
+    let others = [second, third].into_iter().chain(inputs).map(|input| input.into().set);
+    Context { set: union([set].into_iter().chain(others)), values }
 }
 
-fn both(a: Node, b: Node) -> Option<Node> {
-    if a.is_live_root() && b.is_live_root() && !a.same(&b) {
-        // Most merges are of this kind. Both handles move into the new node.
-        let deadline = earlier(a.deadline(), b.deadline()).cloned();
-        return Some(Node::new(Role::Plain, [a, b].into_iter(), deadline));
+#[inline]
+fn both(a: Set, b: Set) -> Set {
+    match (a, b) {
+        (Set::Never, set) | (set, Set::Never) => set,
+        // Most merges are of this kind. Both handles move.
+        (Set::Source(a), Set::Source(b)) if a.is_pending_root() && b.is_pending_root() && !Arc::ptr_eq(&a, &b) => {
+            Set::pair(a, b, None)
+        }
+        (a, b) => two(a, b),
     }
-    if a.is_quiet_set() && b.is_quiet_set() && share_nothing(&a, &b) {
-        let deadline = earlier(a.deadline(), b.deadline()).cloned();
-        let mut set = Set::new();
-        a.sources_into(&mut set);
-        b.sources_into(&mut set);
-        bound(&mut set, MAX_SOURCES);
-        return Some(Node::new(Role::Plain, set.drain(..), deadline));
+}
+
+/// Where a glance shows that both are live, that they have nothing in common, and that they are few, the union is the one
+/// after the other.
+#[inline(never)]
+fn two(a: Set, b: Set) -> Set {
+    if let (Some(x), Some(y)) = (a.only(), b.only()) {
+        if !Arc::ptr_eq(x, y) {
+            let deadline = Deadline::earlier(a.view().deadline(), b.view().deadline()).cloned();
+            return Set::pair(a.into_only(), b.into_only(), deadline);
+        }
     }
-    let mut union = Union::default();
-    union.add(a);
-    union.add(b);
-    union.into_node()
+    let apart = |source: &Source| b.all(|other| !std::ptr::eq(source, other));
+    let counts = [&a, &b].map(|set| set.sources().count());
+    let few = !counts.contains(&0) && counts[0] + counts[1] <= MAX_SOURCES;
+    if few && a.view().is_pending() && b.view().is_pending() && a.all(apart) {
+        let deadline = Deadline::earlier(a.view().deadline(), b.view().deadline()).cloned();
+        return Set::union(a.sources().chain(b.sources()).cloned(), deadline);
+    }
+    union([a, b].into_iter())
 }
 
-/// Whether both have sources, and each of one is apart from each of the other: so neither covers the other, and the union
-/// is the one after the other. What a relay stands for is asked with it, which may say no where there is no need.
-fn share_nothing(a: &Node, b: &Node) -> bool {
-    a.has_sources() && b.has_sources() && a.all(|source| b.all(|other| are_apart(source, other)))
-}
-
-/// Whether the two sources are not the same, and neither stands for the other as far as that is searched.
-fn are_apart(a: &Node, b: &Node) -> bool {
-    !a.same(b) && !stands_for(a, b) && !stands_for(b, a)
-}
-
-/// From this size on, duplicates are left for the end.
+/// From this size on a set of what is known is kept.
 const MANY: usize = 32;
 
-/// The inputs so far.
-#[derive(Default)]
-struct Union {
-    /// The live input of which the union is, where it is no more than that.
-    whole: Option<Node>,
-    /// What it is else.
-    sources: Set,
-    /// The earliest deadline of the live inputs, of the earlier argument where two are equal.
-    deadline: Option<Deadline>,
-    /// The input that was seen to have finished first.
-    finished: Option<(Moment, Error, Node)>,
-    /// The earliest deadline of the finished inputs.
-    past: Option<Deadline>,
-}
-
-impl Union {
-    fn add(&mut self, node: Node) {
-        if self.whole.as_ref().is_some_and(|whole| whole.same(&node)) {
-            return;
+/// The general way. Inputs that have finished need no care of their own: their events are among those of the union.
+fn union(inputs: impl Iterator<Item = Set>) -> Set {
+    let mut sources = Sources::new();
+    let mut known = HashSet::new();
+    // And the number of sources before it.
+    let (mut deadline, mut place) = (None::<Deadline>, 0);
+    // That of what had finished when it was made is reported, and is no event.
+    let mut reported: Option<Deadline> = None;
+    let mut largest: Option<(usize, Set)> = None;
+    for set in inputs {
+        let earlier = set.is_earlier_finish();
+        let moved = keep_earlier(if earlier { &mut reported } else { &mut deadline }, set.view().deadline());
+        if moved && !earlier {
+            place = sources.len();
         }
-        // Once one has finished the clock counts, so that of equal deadlines the earlier argument's does.
-        let event = if self.finished.is_some() { node.event() } else { node.event_but_for_time() };
-        match event {
-            Some((moment, err)) => {
-                keep_earlier(&mut self.past, node.deadline());
-                let earlier = self.finished.as_ref().is_none_or(|(earliest, ..)| moment < *earliest);
-                if earlier {
-                    self.finished = Some((moment, err, node));
-                }
+        let mut count = 0;
+        for source in set.sources() {
+            count += 1;
+            if sources.len() == MANY && known.is_empty() {
+                known.extend(sources.iter().map(Arc::as_ptr));
             }
-            None => {
-                keep_earlier(&mut self.deadline, node.deadline());
-                self.add_live(node);
-            }
-        }
-    }
-
-    fn add_live(&mut self, node: Node) {
-        let deadline = self.deadline.as_ref();
-        match self.whole.take() {
-            Some(whole) if covers(&whole, node.sources(), deadline) => self.whole = Some(whole),
-            Some(whole) if covers(&node, whole.sources(), deadline) => self.whole = Some(node),
-            Some(whole) => {
-                self.extend(whole);
-                self.extend(node);
-            }
-            None if self.sources.len() < MANY && covers(&node, self.sources.iter(), deadline) => {
-                self.sources.clear();
-                self.whole = Some(node);
-            }
-            None => self.extend(node),
-        }
-    }
-
-    /// Adds the sources of `node`; a handle of what is its own only source moves.
-    fn extend(&mut self, node: Node) {
-        let is_new = |set: &Set, source: &Node| set.len() >= MANY || !set.iter().any(|known| known.same(source));
-        if node.is_root() {
-            if is_new(&self.sources, &node) {
-                self.sources.push(node);
-            }
-            return;
-        }
-        for source in node.sources() {
-            if is_new(&self.sources, source) {
-                self.sources.push(source.clone());
-            }
-        }
-    }
-
-    fn into_node(mut self) -> Option<Node> {
-        if let Some((moment, err, node)) = self.finished {
-            // What was live when it was added may have finished since, and before what was seen to have finished; and a
-            // gather may not have been told.
-            let before = match &self.whole {
-                Some(whole) => whole.first_event(),
-                None => first_event(&self.sources, self.deadline.as_ref()),
+            let new = match sources.len() {
+                ..MANY => !sources.iter().any(|known| Arc::ptr_eq(known, source)),
+                _ => known.insert(Arc::as_ptr(source)),
             };
-            // At the same moment too: it was live then, so it was taken before what had finished.
-            let before = before.filter(|(other, _)| *other <= moment);
-            let mut deadline = self.deadline;
-            keep_earlier(&mut deadline, self.past.as_ref());
-            let at = |deadline: Option<&Deadline>| deadline.map(|deadline| deadline.at);
-            if before.is_none() && at(node.deadline()) == at(deadline.as_ref()) {
-                return Some(node);
+            if new {
+                sources.push(Arc::clone(source));
             }
-            let (moment, err) = before.unwrap_or((moment, err));
-            return Some(Node::finished(moment, err, deadline));
         }
-        if self.whole.is_some() || self.sources.is_empty() {
-            return self.whole;
+        let larger = largest.as_ref().is_none_or(|(most, _)| *most < count || (*most == count && moved));
+        if larger && !set.is_never() {
+            largest = Some((count, set));
         }
-        if self.sources.len() > MANY {
-            deduplicate(&mut self.sources);
+    }
+    // One that has all of it is the result.
+    match largest {
+        None => return Set::Never,
+        Some((count, set)) if count == sources.len() && set.is_whole(deadline.as_ref(), reported.as_ref()) => {
+            return set;
         }
-        bound(&mut self.sources, MAX_SOURCES);
-        Some(Node::new(Role::Plain, self.sources.drain(..), self.deadline))
+        Some(_) => {}
+    }
+    if sources.iter().any(|source| source.has_event()) {
+        if let Some(event) = first_event(&sources, deadline.as_ref(), place) {
+            keep_earlier(&mut deadline, reported.as_ref());
+            return Set::finished(event, deadline);
+        }
+    }
+    bound(&mut sources, MAX_SOURCES);
+    Set::union(sources.into_iter(), deadline)
+}
+
+impl Set {
+    fn is_earlier_finish(&self) -> bool {
+        matches!(self, Self::Source(source) if source.is_earlier_finish())
+    }
+
+    /// Whether it has that deadline, and tells no other.
+    fn is_whole(&self, deadline: Option<&Deadline>, reported: Option<&Deadline>) -> bool {
+        let (own, other) = if self.is_earlier_finish() { (reported, deadline) } else { (deadline, reported) };
+        other.is_none() && Deadline::same(self.view().deadline(), own)
     }
 }
 
-fn keep_earlier(known: &mut Option<Deadline>, other: Option<&Deadline>) {
-    let earlier = earlier(known.as_ref(), other);
-    if earlier.is_some_and(|earlier| !known.as_ref().is_some_and(|known| std::ptr::eq(known, earlier))) {
+/// Whether `other` is earlier than what is known, and so has taken its place.
+fn keep_earlier(known: &mut Option<Deadline>, other: Option<&Deadline>) -> bool {
+    let earlier = Deadline::earlier(known.as_ref(), other);
+    let moved = !Deadline::same(known.as_ref(), earlier);
+    if moved {
         *known = earlier.cloned();
     }
-}
-
-/// The earlier of two deadlines; the first where they are equal.
-fn earlier<'a>(a: Option<&'a Deadline>, b: Option<&'a Deadline>) -> Option<&'a Deadline> {
-    match (a, b) {
-        (Some(a), Some(b)) if b.at < a.at => Some(b),
-        _ => a.or(b),
-    }
-}
-
-/// Whether a union with the sources of `part` observes as `whole`, given the deadline of the union.
-fn covers<'a>(whole: &Node, mut part: impl Iterator<Item = &'a Node>, deadline: Option<&Deadline>) -> bool {
-    let has = |source: &Node| whole.sources().any(|other| other.same(source) || stands_for(other, source));
-    same_deadline(whole.deadline(), deadline) && part.all(has)
-}
-
-fn same_deadline(a: Option<&Deadline>, b: Option<&Deadline>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => a.same(b),
-        _ => false,
-    }
+    moved
 }

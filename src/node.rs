@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 use crate::cell::{Cell, Moment};
 use crate::error::Error;
 use crate::fate::{DEADLINE, Deadline, FIRST_ENTRY, Fate, LIVE, OWN, Verdict};
-use crate::release::let_go;
-use crate::source::{Found, Role};
+use crate::release::drop_foreign;
+use crate::source::{Resolved, Role};
 use crate::sync::{Ordering, Shared, fence};
 
 /// A set of sources on the way into a node.
@@ -39,7 +39,7 @@ struct Head {
 impl Drop for Head {
     fn drop(&mut self) {
         if let Role::Signal { .. } = self.role {
-            let_go(std::mem::replace(&mut self.role, Role::Plain));
+            drop_foreign(std::mem::replace(&mut self.role, Role::Plain));
         }
     }
 }
@@ -181,7 +181,7 @@ impl Node {
 
     fn event_of(&self, verdict: Verdict) -> Option<(Moment, Error)> {
         match verdict {
-            OWN => self.find_own().map(Found::event),
+            OWN => self.find_own().map(Resolved::event),
             verdict => event_of(verdict, self.entries(), self.deadline()),
         }
     }
@@ -197,7 +197,7 @@ impl Node {
     }
 
     /// Whether its deadline or a foreign signal finished it: nothing that fires a list of waiters.
-    pub(crate) fn finished_by_alarm(&self) -> bool {
+    pub(crate) fn finished_without_notify(&self) -> bool {
         match self.verdict() {
             LIVE => false,
             DEADLINE => true,
@@ -248,12 +248,12 @@ impl Node {
     }
 
     /// The event of its own source; what a relay stands for are entries.
-    fn find_own(&self) -> Option<Found<'_>> {
+    fn find_own(&self) -> Option<Resolved<'_>> {
         if self.is_relay() { None } else { self.find() }
     }
 
     /// Keeps the event that decides a gather.
-    pub(crate) fn settle(&self, found: Found<'_>) {
+    pub(crate) fn settle(&self, found: Resolved<'_>) {
         // The verdict of a gather is of no other use: it says who stores. Nobody waits for the one who does.
         if let (Some(cell), Ok(())) = (self.cell(), self.fate().decide(OWN)) {
             let (moment, err) = found.event();
@@ -278,7 +278,7 @@ fn event_of(verdict: Verdict, entries: &[Node], deadline: Option<&Deadline>) -> 
     if verdict == DEADLINE {
         return deadline.map(|deadline| (deadline.moment(), deadline.err()));
     }
-    entries[(verdict - FIRST_ENTRY) as usize].find().map(Found::event)
+    entries[(verdict - FIRST_ENTRY) as usize].find().map(Resolved::event)
 }
 
 /// The earliest event of a set, and the verdict that names it, once one has been seen (N2).
@@ -288,7 +288,7 @@ fn event_of(verdict: Verdict, entries: &[Node], deadline: Option<&Deadline>) -> 
 /// that was seen to be reached.
 fn earliest<'a>(
     entries: &'a [Node],
-    own: impl Fn() -> Option<Found<'a>>,
+    own: impl Fn() -> Option<Resolved<'a>>,
     deadline: Option<&Deadline>,
 ) -> Option<(Moment, Verdict)> {
     if entries.is_empty() && deadline.is_none() {

@@ -2,21 +2,19 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{self, Wake, Waker};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::alarm::Bell;
 use crate::context::Context;
 use crate::done::Waiting;
 use crate::error::Error;
-use crate::node::Node;
 use crate::registration::Registration;
-use crate::release::{Panics, unheard};
+use crate::release::{Panics, ignoring_panics};
 use crate::sync::{Mutex, unpoisoned};
+use crate::timer::ThreadTimer;
 
 /// A registered callback; made by [`Context::on_done`]. Dropping it is [`stop`](Self::stop).
 #[must_use = "dropping it stops the callback; detach() keeps it"]
@@ -62,8 +60,8 @@ struct Callback<F> {
     work: Mutex<Option<(F, Context)>>,
     /// What has to be undone then. It is put here after the registration; who puts it looks at `work` once more.
     registered: Mutex<Option<Registered>>,
-    /// The alarm on the timer thread, where there is no task for it; put here in the same way.
-    bell: Mutex<Option<Bell>>,
+    /// The timer on the timer thread, where there is no task for it; put here in the same way.
+    thread_timer: Mutex<Option<ThreadTimer>>,
 }
 
 struct Registered {
@@ -91,8 +89,8 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
     fn withdraw(&self) {
         let registered = unpoisoned(self.registered.lock()).take();
         drop(registered);
-        let bell = unpoisoned(self.bell.lock()).take();
-        drop(bell);
+        let thread_timer = unpoisoned(self.thread_timer.lock()).take();
+        drop(thread_timer);
     }
 
     fn run(&self, err: &Error) {
@@ -110,19 +108,23 @@ impl<F: FnOnce(&Error) + Send + 'static> Callback<F> {
         unpoisoned(self.work.lock()).as_ref().map(|(_, ctx)| ctx.clone())
     }
 
-    /// Has the timer thread ring at the deadline; soon, if that has passed.
-    fn hang_bell(self: &Arc<Self>) {
+    /// Has the timer thread fire at the deadline; soon, if that has passed.
+    fn arm_thread_timer(self: &Arc<Self>) {
         let Some(at) = self.ctx().and_then(|ctx| ctx.deadline()) else { return };
         let waker = Waker::from(Arc::new(AtDeadline(Arc::clone(self))));
-        let bell = loop {
-            let mut bell = Bell::new(at);
-            if bell.poll(&mut task::Context::from_waker(&waker)).is_pending() {
-                break bell;
+        let thread_timer = loop {
+            let mut thread_timer = ThreadTimer::new(at);
+            if thread_timer.poll(&mut task::Context::from_waker(&waker)).is_pending() {
+                break thread_timer;
             }
         };
-        let mut hung = unpoisoned(self.bell.lock());
-        // Ours may have rung too early meanwhile, and the timer thread have hung the next one.
-        let other = if hung.as_ref().is_some_and(|next| !next.has_rung()) { Some(bell) } else { hung.replace(bell) };
+        let mut hung = unpoisoned(self.thread_timer.lock());
+        // Ours may have fired too early meanwhile, and the timer thread have hung the next one.
+        let other = if hung.as_ref().is_some_and(|next| !next.has_fired()) {
+            Some(thread_timer)
+        } else {
+            hung.replace(thread_timer)
+        };
         drop(hung);
         drop(other);
         if !self.is_pending() {
@@ -138,15 +140,15 @@ impl<F: FnOnce(&Error) + Send + 'static> Wake for AtDeadline<F> {
     fn wake(self: Arc<Self>) {
         let Some(ctx) = self.0.ctx() else { return };
         let mut seen = None;
-        unheard(|| seen = ctx.err_when_told());
-        let by_alarm = ctx.is_finished_by_alarm();
+        ignoring_panics(|| seen = ctx.err_when_told());
+        let unnotified = ctx.is_finished_without_notify();
         drop(ctx);
         match seen {
-            Some(err) if by_alarm => self.0.run(&err),
-            // As in `run_at_alarm`.
+            Some(err) if unnotified => self.0.run(&err),
+            // As in `run_at_deadline`.
             Some(_) => {}
             // Further off than a timer can reach, or read off another clock.
-            None => self.0.hang_bell(),
+            None => self.0.arm_thread_timer(),
         }
     }
 }
@@ -202,27 +204,30 @@ impl Context {
             f(&err);
             return OnDone { callback: None };
         }
-        let Some(node) = &self.node else { return OnDone { callback: Some(Arc::new(Never(Mutex::new(Some(f))))) } };
-        let (signals, deadline) = (node.sources().any(Node::is_signal), node.deadline().is_some());
+        if self.set.is_never() {
+            return OnDone { callback: Some(Arc::new(Never(Mutex::new(Some(f))))) };
+        }
+        let signals = self.set.sources().any(|source| source.is_foreign());
+        let deadline = self.view().deadline().is_some();
         let runtime = Handle::try_current().ok().filter(|_| signals || deadline);
         assert!(runtime.is_some() || !signals, "on_done of a context with a foreign signal needs a tokio runtime");
         // Before anything is registered, so that a panic leaves nothing behind.
-        let alarms = runtime.map(|runtime| (runtime, Waiting::for_alarms(self.clone())));
-        let needs_bell = deadline && alarms.is_none();
+        let unlisted = runtime.map(|runtime| (runtime, Waiting::without_lists(self.clone())));
+        let needs_thread_timer = deadline && unlisted.is_none();
         let work = Mutex::new(Some((f, self.clone())));
-        let callback = Arc::new(Callback { work, registered: Mutex::new(None), bell: Mutex::new(None) });
+        let callback = Arc::new(Callback { work, registered: Mutex::new(None), thread_timer: Mutex::new(None) });
         let mut registration = Registration::new(self.clone());
         registration.register(&Waker::from(Arc::clone(&callback)));
-        let task = alarms.map(|(runtime, alarms)| {
+        let task = unlisted.map(|(runtime, unlisted)| {
             let callback = Arc::clone(&callback);
-            runtime.spawn(run_at_alarm(alarms, ByTask { callback, rung: false })).abort_handle()
+            runtime.spawn(run_at_deadline(unlisted, ByTask { callback, fired: false })).abort_handle()
         });
         let registered = Registered { _registration: registration, task };
         *unpoisoned(callback.registered.lock()) = Some(registered);
         // Made before a look that may panic with a foreign signal, which then leaves nothing behind.
         let on_done = OnDone { callback: Some(Arc::clone(&callback) as _) };
-        if needs_bell {
-            callback.hang_bell();
+        if needs_thread_timer {
+            callback.arm_thread_timer();
         }
         // Registered first, looked then: whoever finished it in between may have come too early to find us.
         if let Some(err) = self.err_when_told() {
@@ -234,15 +239,14 @@ impl Context {
         on_done
     }
 
-    fn is_finished_by_alarm(&self) -> bool {
-        self.node.as_ref().is_some_and(Node::finished_by_alarm)
+    fn is_finished_without_notify(&self) -> bool {
+        self.view().finished_without_notify()
     }
 
     /// The error, once every context past eight sources that the same event finishes is done too.
     fn err_when_told(&self) -> Option<Error> {
-        let node = self.node.as_ref()?;
-        let err = node.err()?;
-        node.tell_below();
+        let err = self.view().err()?;
+        self.view().mark_downstream();
         Some(err)
     }
 }
@@ -261,31 +265,30 @@ impl<F: Send> Stop for Never<F> {
     }
 }
 
-/// A callback for whose alarm a task waits.
+/// A callback for whose timer a task waits.
 struct ByTask<F: FnOnce(&Error) + Send + 'static> {
     callback: Arc<Callback<F>>,
-    rung: bool,
+    fired: bool,
 }
 
-/// The task is gone without having rung: stopped, or its runtime has ended.
+/// The task is gone without having fired: stopped, or its runtime has ended.
 impl<F: FnOnce(&Error) + Send + 'static> Drop for ByTask<F> {
     fn drop(&mut self) {
-        if !self.rung && self.callback.is_pending() {
-            unheard(|| self.callback.hang_bell());
+        if !self.fired && self.callback.is_pending() {
+            ignoring_panics(|| self.callback.arm_thread_timer());
         }
     }
 }
 
 /// What a deadline or a signal needs: somebody who waits. Where a source was first after all, its canceller is on its
 /// way to run the callback on its own thread.
-async fn run_at_alarm<F: FnOnce(&Error) + Send + 'static>(alarms: Waiting<Context>, mut by_task: ByTask<F>) {
-    let ctx = alarms.ctx().clone();
-    let mut alarms = pin!(alarms);
-    let err = poll_fn(|cx| alarms.as_mut().poll(cx)).await;
-    by_task.rung = true;
-    let by_alarm = ctx.is_finished_by_alarm();
+async fn run_at_deadline<F: FnOnce(&Error) + Send + 'static>(mut unlisted: Waiting<Context>, mut by_task: ByTask<F>) {
+    let ctx = unlisted.ctx().clone();
+    let err = poll_fn(|cx| unlisted.poll_without_lists(cx)).await;
+    by_task.fired = true;
+    let unnotified = ctx.is_finished_without_notify();
     drop(ctx);
-    if by_alarm {
+    if unnotified {
         by_task.callback.run(&err);
     }
 }

@@ -1,66 +1,69 @@
 //! One waiter in the lists of all sources of a context.
 
 use std::borrow::Borrow;
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{self, Poll, Waker};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::node::{MAX_SOURCES, Node};
 use crate::release::Panics;
-use crate::source::Role;
+use crate::source::{Listening, MAX_SOURCES, Source, Upstream};
+use crate::sync::Arc;
 use crate::waiters::Key;
-
-type SignalDone = Pin<Box<dyn Future<Output = Error> + Send>>;
 
 /// One waiter in the list of every source of a context, taken out again on drop.
 pub(crate) struct Registration<C: Borrow<Context>> {
     ctx: C,
-    /// None while nothing is registered.
-    placed: Option<Placed>,
-}
-
-/// What a registration has put where.
-#[derive(Default)]
-pub(crate) struct Placed {
     /// What the last poll registered, which is compared before the lists are touched again.
     waker: Option<Waker>,
-    /// Whether it is all there; a foreign panic can leave it half-made.
+    /// A key for each of the first sources, foreign signals aside.
+    keys: [Key; FEW],
+    rare: Option<Box<Rare>>,
+    /// Whether anything may be in a list.
+    placed: bool,
+    /// Whether all is there; a foreign panic can leave it half-made.
     whole: bool,
-    /// A key for each source with a list, in the order of `Node::listed`.
-    keys: [Option<Key>; MAX_SOURCES],
-    /// The futures of the foreign signals, which have no list.
-    signals: Vec<(Node, SignalDone)>,
+    /// Whether the finish has been seen.
+    finished: bool,
 }
 
-impl Placed {
-    fn will_wake(&self, waker: &Waker) -> bool {
-        self.whole && self.waker.as_ref().is_some_and(|known| known.will_wake(waker))
-    }
+const FEW: usize = if MAX_SOURCES < 3 { MAX_SOURCES } else { 3 };
+
+/// What few registrations need.
+#[derive(Default)]
+struct Rare {
+    /// Those of the other sources.
+    keys: [Key; MAX_SOURCES - FEW],
+    /// The futures of the foreign signals, which have no list.
+    signals: Vec<(Arc<Source>, Listening)>,
 }
 
 impl<C: Borrow<Context>> Registration<C> {
+    #[inline]
     pub(crate) fn new(ctx: C) -> Self {
-        Self { ctx, placed: None }
+        let keys = [Key::default(); FEW];
+        Self { ctx, waker: None, keys, rare: None, placed: false, whole: false, finished: false }
     }
 
+    #[inline]
     pub(crate) fn ctx(&self) -> &Context {
         self.ctx.borrow()
     }
 
-    /// Registers first and looks then. A source that is marked after our look finds us in its list; one whose list
-    /// was closed before we came was marked before that, and the look sees it.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Registers first and looks then. A source that is marked after our look finds us in its list; one whose list was not
+    /// open any more when we came was marked before that, and the look sees it.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        if !self.placed.as_ref().is_some_and(|placed| placed.will_wake(cx.waker())) {
+        if !(self.whole && self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker()))) {
             if let Some(err) = self.prepare() {
-                self.stop();
-                return Poll::Ready(err);
+                return self.look(Some(err));
             }
-            let placed = self.register(cx.waker());
-            placed.waker = Some(cx.waker().clone());
+            self.register(cx.waker());
+            self.waker = Some(cx.waker().clone());
         }
-        if self.placed.as_ref().is_none_or(|placed| placed.signals.is_empty()) {
+        if self.rare.as_ref().is_none_or(|rare| rare.signals.is_empty()) {
             return self.look(self.ctx().err());
         }
         let mut panics = Panics::default();
@@ -74,17 +77,16 @@ impl<C: Borrow<Context>> Registration<C> {
     /// Before anything is registered: the error, if it is finished already, but for a deadline that has passed, which
     /// the look that follows sees.
     fn prepare(&mut self) -> Option<Error> {
-        let whole = self.placed.as_ref().is_some_and(|placed| placed.whole);
-        // What is quiet has no foreign signals.
-        let quiet = self.ctx().node.as_ref().is_none_or(Node::is_quiet_set);
-        if !quiet {
+        // What is pending at a glance has no foreign signals.
+        let pending = self.ctx().view().is_pending();
+        if !pending {
             if let Some(err) = self.ctx().err() {
                 return Some(err);
             }
         }
-        if !whole {
+        if !self.whole {
             self.stop();
-            if !quiet {
+            if !pending {
                 self.listen();
             }
         }
@@ -92,59 +94,58 @@ impl<C: Borrow<Context>> Registration<C> {
     }
 
     /// Puts `waker` into every list, in the place of the one before.
-    pub(crate) fn register(&mut self, waker: &Waker) -> &mut Placed {
-        let placed = self.placed.get_or_insert_default();
+    pub(crate) fn register(&mut self, waker: &Waker) {
         // Whole again only when it is in all lists: a foreign panic may come in between.
-        placed.whole = false;
-        drop(placed.waker.take());
-        if let Some(node) = &self.ctx.borrow().node {
-            let mut keys = placed.keys.iter_mut();
-            node.each_listed(|source| {
-                if let Some(key) = keys.next() {
-                    // A list that refused it is closed for good, and will again.
-                    *key = source.register(*key, waker);
-                }
-            });
-        }
-        placed.whole = true;
-        placed
+        self.whole = false;
+        self.placed = true;
+        drop(self.waker.take());
+        let Self { ctx, keys, rare, .. } = self;
+        each_listed((*ctx).borrow(), |index, source| {
+            let key = match keys.get_mut(index) {
+                Some(key) => key,
+                None => &mut rare.get_or_insert_default().keys[index - FEW],
+            };
+            // A list that refused it is not open any more, and will refuse it again.
+            *key = source.list_to_wait_in().map_or(Key::default(), |list| list.register(*key, waker));
+        });
+        self.whole = true;
     }
 
     /// Makes the futures of the foreign signals.
     pub(crate) fn listen(&mut self) {
-        let Some(node) = &self.ctx.borrow().node else { return };
-        let mut signals = Vec::new();
-        for source in node.entries().iter().chain([node]) {
-            if let Role::Signal { signal, .. } = source.role() {
-                signals.push((source.clone(), signal.done()));
-            }
+        let listen = |source: &Arc<Source>| Some((Arc::clone(source), source.as_other().and_then(Upstream::listen)?));
+        let signals: Vec<_> = self.ctx().set.sources().filter_map(listen).collect();
+        if !signals.is_empty() {
+            self.placed = true;
+            self.rare.get_or_insert_default().signals = signals;
         }
-        self.placed = Some(Placed { signals, ..Placed::default() });
     }
 
     /// A future that panics is let go; the next `poll` begins anew, with another.
     fn poll_signals(&mut self, cx: &mut task::Context<'_>, panics: &mut Panics) {
-        let Some(placed) = &mut self.placed else { return };
+        let Some(rare) = &mut self.rare else { return };
         let mut next = 0;
-        while let Some((_, done)) = placed.signals.get_mut(next) {
+        while let Some((_, done)) = rare.signals.get_mut(next) {
             let polled = panics.catch(|| done.as_mut().poll(cx));
             if let Some(Poll::Pending) = polled {
                 next += 1;
                 continue;
             }
-            let (source, done) = placed.signals.swap_remove(next);
-            match (polled, source.cell()) {
-                (Some(Poll::Ready(err)), Some(cell)) => drop(cell.mark(err)),
-                _ => placed.whole = false,
+            let (source, done) = rare.signals.swap_remove(next);
+            match polled {
+                Some(Poll::Ready(err)) => drop(source.mark(err)),
+                _ => self.whole = false,
             }
             panics.catch(|| drop(done));
         }
     }
 
+    #[inline]
     fn look(&mut self, seen: Option<Error>) -> Poll<Error> {
         match seen {
             Some(err) => {
                 self.stop();
+                self.finished = true;
                 Poll::Ready(err)
             }
             None => Poll::Pending,
@@ -153,41 +154,55 @@ impl<C: Borrow<Context>> Registration<C> {
 
     /// As `poll`, for a task that nobody watches: the panic of a signal has been reported by the hook, and must keep
     /// neither the other signals nor the deadline from being seen.
-    pub(crate) fn poll_alarms(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        let mut unheard = Panics::default();
-        self.poll_signals(cx, &mut unheard);
-        let seen = unheard.catch(|| self.ctx().err()).flatten();
+    pub(crate) fn poll_without_lists(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
+        let mut ignoring_panics = Panics::default();
+        self.poll_signals(cx, &mut ignoring_panics);
+        let seen = ignoring_panics.catch(|| self.ctx().err()).flatten();
         self.look(seen)
     }
 
     #[inline]
     pub(crate) fn stop(&mut self) {
-        if self.placed.is_some() {
+        if self.placed {
             self.withdraw();
         }
     }
 
     /// Takes everything out again, also where a waker or the future of a signal panics when it is dropped.
     fn withdraw(&mut self) {
-        let Some(mut placed) = self.placed.take() else { return };
+        (self.placed, self.whole) = (false, false);
         let mut panics = Panics::default();
-        if let Some(node) = &self.ctx.borrow().node {
-            let mut keys = placed.keys.iter();
-            node.each_listed(|source| {
-                if let Some(key) = keys.next().copied().flatten() {
-                    panics.catch(|| source.deregister(key));
-                }
-            });
-        }
-        panics.catch(|| drop(placed.waker.take()));
-        for signal in placed.signals {
+        let rare = self.rare.take();
+        let keys = std::mem::take(&mut self.keys);
+        each_listed(self.ctx(), |index, source| {
+            let more = || rare.as_ref().map_or(Key::default(), |rare| rare.keys[index - FEW]);
+            let key = keys.get(index).copied().unwrap_or_else(more);
+            if let Some(waker) = source.list().and_then(|list| list.deregister(key)) {
+                panics.catch(|| drop(waker));
+            }
+        });
+        panics.catch(|| drop(self.waker.take()));
+        for signal in rare.into_iter().flat_map(|rare| rare.signals) {
             panics.catch(|| drop(signal));
         }
         panics.resume();
     }
 }
 
+/// The sources that may have a list: no more than `MAX_SOURCES`.
+#[inline]
+fn each_listed(ctx: &Context, mut f: impl FnMut(usize, &Source)) {
+    let mut index = 0;
+    ctx.set.each(|source| {
+        if !source.is_foreign() {
+            f(index, source);
+            index += 1;
+        }
+    });
+}
+
 impl<C: Borrow<Context>> Drop for Registration<C> {
+    #[inline]
     fn drop(&mut self) {
         self.stop();
     }

@@ -36,14 +36,14 @@ impl Panics {
 }
 
 /// Drops what is foreign. Where its neighbour in the same node or list has panicked already, its own panic ends here.
-pub(crate) fn let_go<T>(foreign: T) {
+pub(crate) fn drop_foreign<T>(foreign: T) {
     let mut panics = Panics::default();
     panics.catch(|| drop(foreign));
     panics.resume();
 }
 
 /// Runs foreign code on a thread that must go on: of its panic nobody hears but the hook.
-pub(crate) fn unheard(f: impl FnOnce()) {
+pub(crate) fn ignoring_panics(f: impl FnOnce()) {
     let panic = catch_unwind(AssertUnwindSafe(f)).err();
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
@@ -56,25 +56,25 @@ type Held = Box<dyn Iterator<Item = ()>>;
 thread_local! {
     /// What waits for its turn, while something is let go on this thread. Nothing is in here outside of that, so it
     /// needs no destructor, and is there for the destructors of other thread-locals.
-    static LATER: ManuallyDrop<RefCell<Option<Vec<Held>>>> = ManuallyDrop::new(RefCell::new(None));
+    static QUEUE: ManuallyDrop<RefCell<Option<Vec<Held>>>> = ManuallyDrop::new(RefCell::new(None));
 }
 
 /// Drops each of `held`, after what is being dropped in this way already. Drops that panic do not keep the others from
 /// being dropped; the first panic goes on when all have been.
-pub(crate) fn in_turn<T: 'static>(held: impl IntoIterator<Item = T, IntoIter: 'static>) {
+pub(crate) fn drop_iteratively<T: 'static>(held: impl IntoIterator<Item = T, IntoIter: 'static>) {
     let mut held = held.into_iter().map(drop);
-    let begun = LATER.with(|later| later.borrow().is_some());
+    let begun = QUEUE.with(|later| later.borrow().is_some());
     if begun {
-        LATER.with(|later| later.borrow_mut().get_or_insert_default().push(Box::new(held)));
+        QUEUE.with(|later| later.borrow_mut().get_or_insert_default().push(Box::new(held)));
         return;
     }
-    LATER.with(|later| *later.borrow_mut() = Some(Vec::new()));
+    QUEUE.with(|later| *later.borrow_mut() = Some(Vec::new()));
     let mut panics = Panics::default();
     drop_each(&mut held, &mut panics);
-    while let Some(mut next) = LATER.with(|later| later.borrow_mut().as_mut().and_then(Vec::pop)) {
+    while let Some(mut next) = QUEUE.with(|later| later.borrow_mut().as_mut().and_then(Vec::pop)) {
         drop_each(&mut next, &mut panics);
     }
-    LATER.with(|later| *later.borrow_mut() = None);
+    QUEUE.with(|later| *later.borrow_mut() = None);
     panics.resume();
 }
 

@@ -18,7 +18,6 @@ use crate::take_until_done::TakeUntilDone;
 /// Work and the context that can end it. The work is there until one of the two has happened.
 #[pin_project]
 struct Bounded<C: Borrow<Context>, W> {
-    #[pin]
     waiting: Waiting<C>,
     #[pin]
     work: Option<W>,
@@ -42,7 +41,7 @@ impl<C: Borrow<Context>, F: Future> Bounded<C, F> {
         }
         let result = match work.poll(cx) {
             Poll::Ready(output) => Ok(output),
-            Poll::Pending => match this.waiting.as_mut().poll(cx) {
+            Poll::Pending => match this.waiting.poll(cx) {
                 Poll::Ready(err) => {
                     #[cfg(all(feature = "tower", feature = "tracing"))]
                     crate::ended::work_was_dropped(&err);
@@ -155,7 +154,6 @@ impl<F: Future> FutureExt for F {}
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
 pub struct StreamWithContext<S> {
-    #[pin]
     waiting: Waiting<Context>,
     #[pin]
     stream: Option<S>,
@@ -248,11 +246,11 @@ impl<S: Stream> Stream for StreamWithContext<S> {
                 Poll::Ready(item) => {
                     // Nobody may ask for the next one: the finish has to wake this task all the same.
                     if item.is_some() && can_wait(this.waiting.ctx()) {
-                        let _seen_at_the_next_poll = this.waiting.as_mut().poll(cx);
+                        let _seen_at_the_next_poll = this.waiting.poll(cx);
                     }
                     item.map(Ok)
                 }
-                Poll::Pending => match this.waiting.as_mut().poll(cx) {
+                Poll::Pending => match this.waiting.poll(cx) {
                     Poll::Ready(err) => Some(Err(err)),
                     Poll::Pending => return Poll::Pending,
                 },

@@ -1,246 +1,445 @@
-//! A node as a source: what can finish a context, whether its event has happened, and who waits for that.
+//! What a context is made of: sources, in sets. As data, and how to walk over it; what a set makes of it is in `set.rs`.
+//!
+//! A source is what can finish contexts, once. It points at the set that it was made below, so that a child copies nothing:
+//! a *row* of up to `MAX_SOURCES` sources. Only unions are flat.
 
-use std::task::Waker;
+use std::future::Future;
+use std::pin::Pin;
 
-use crate::cell::{Cell, Moment};
+use smallvec::SmallVec;
+
 use crate::error::{Error, Name};
-use crate::node::Node;
-use crate::relay::{Gather, Relay, leaves};
-use crate::signal::{Signal, Until};
-use crate::sync::{Arc, AtomicU32, OnceLock, Ordering};
-use crate::waiters::{Key, Lower, Waiters};
+use crate::event::{Deadline, Event, Timestamp};
+use crate::sync::{Arc, AtomicU32, OnceLock, Ordering, filled};
+use crate::waiters::{Key, Waiters};
 
-/// What a node is besides a set of entries and a deadline.
-pub(crate) enum Role {
-    /// Nothing.
-    Plain,
-    /// A source that a `Canceller` fires.
-    Source {
-        cell: Cell,
-        waiters: Waiters,
-        cancellers: AtomicU32,
-        /// What it was born under: the origin of its error.
+/// How many sources a set has before the older ones are gathered; foreign signals do not count. Under a model checker so few
+/// that small programs reach the edge.
+pub(crate) const MAX_SOURCES: usize = if cfg!(any(context_merge_loom, context_merge_shuttle)) { 2 } else { 8 };
+
+/// The sources and the deadline of a context.
+#[derive(Clone, Default)]
+pub(crate) enum Set {
+    #[default]
+    Never,
+    /// A source, and what that was made below.
+    Source(Arc<Source>),
+    Union(Arc<Union>),
+}
+
+/// Flat: two sources in their place, the others in an allocation of their own.
+pub(crate) struct Union {
+    pub(crate) deadline: Option<Deadline>,
+    /// What `set.rs` stores.
+    pub(crate) verdict: AtomicU32,
+    first: [Option<Arc<Source>>; 2],
+    more: Option<Box<[Arc<Source>]>>,
+}
+
+pub(crate) struct Source {
+    /// For a source of its own the mark, who waits, and the count of its cancellers.
+    pub(crate) waiters: Waiters,
+    /// That of the context that it was made with; not used where that is this source alone.
+    pub(crate) verdict: AtomicU32,
+    pub(crate) event: Event,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A `Canceller` fires it; its event has its name.
+    Own {
         name: Option<Name>,
+        up: Set,
     },
-    /// Was finished when it was made; its cell has the event.
-    Finished {
-        cell: Cell,
+    /// It had happened when it was made.
+    Earlier {
+        up: Set,
     },
-    Signal {
-        cell: Cell,
-        signal: Box<dyn Signal>,
-    },
-    /// Shares its cell and its list with its task.
-    Until(Box<Until>),
-    /// Its list is made, and linked, when somebody waits on it.
-    Relay(OnceLock<Box<Relay>>),
-    /// Its cell has the event that decided it.
-    Gather {
-        cell: Cell,
-        gather: Box<Gather>,
-    },
+    Relay(Relay),
+    Other(Box<dyn Upstream>),
 }
 
-/// An event found at or above a source.
+/// Observes as the set that it stands for, through which every look goes. It has a list once somebody waits on it.
+pub(crate) struct Relay {
+    pub(crate) of: Set,
+    pub(crate) linked: OnceLock<Box<Linked>>,
+}
+
+/// A list that stands downstream of the lists of a set.
+pub(crate) struct Linked {
+    pub(crate) waiters: Arc<Waiters>,
+    /// One for each source of the set.
+    pub(crate) keys: Box<[Key]>,
+}
+
+/// Where an event comes from that is not marked by a canceller: a gather, a foreign signal, the task of an `until`.
+pub(crate) trait Upstream: Send + Sync {
+    /// Whether it can be seen at a glance that nothing has happened.
+    fn is_pending(&self) -> bool;
+    /// Whether something has happened. A foreign signal is asked, and marks its source.
+    fn has_event(&self, source: &Source) -> bool;
+    /// The event; the earliest where it stands for several sources.
+    fn resolve<'a>(&'a self, source: &'a Source) -> Option<Resolved<'a>>;
+    /// None where nobody is notified.
+    fn waiters(&self) -> Option<&Waiters>;
+    fn can_happen(&self) -> bool;
+    /// The set that a gather stands for.
+    fn gathered(&self) -> Option<&Set> {
+        None
+    }
+    /// The future of a foreign signal.
+    fn listen(&self) -> Option<Listening> {
+        None
+    }
+    fn is_foreign(&self) -> bool {
+        false
+    }
+    /// For people.
+    fn name(&self) -> &'static str;
+}
+
+pub(crate) type Listening = Pin<Box<dyn Future<Output = Error> + Send>>;
+
+/// An event that has happened at a source, or at one that it stands for.
 #[derive(Clone, Copy)]
-pub(crate) struct Found<'a> {
-    pub(crate) moment: Moment,
-    cell: &'a Cell,
+pub(crate) struct Resolved<'a> {
+    pub(crate) timestamp: Timestamp,
+    event: &'a Event,
 }
 
-impl Found<'_> {
-    pub(crate) fn event(self) -> (Moment, Error) {
-        (self.moment, self.cell.err().expect("a marked source has its error").clone())
-    }
-}
-
-impl Role {
-    /// With one `Canceller`.
-    pub(crate) fn source(name: Option<&Name>) -> Self {
-        let (cell, waiters) = (Cell::new(), Waiters::new());
-        Self::Source { cell, waiters, cancellers: AtomicU32::new(1), name: name.cloned() }
+impl Resolved<'_> {
+    pub(crate) fn event(self) -> (Timestamp, Error) {
+        (self.timestamp, self.event.err())
     }
 }
 
-impl Node {
-    pub(crate) fn is_signal(&self) -> bool {
-        matches!(self.role(), Role::Signal { .. })
-    }
-
-    pub(crate) fn is_relay(&self) -> bool {
-        matches!(self.role(), Role::Relay(_))
-    }
-
-    /// Its own event; a set and a relay have none.
-    pub(crate) fn cell(&self) -> Option<&Cell> {
-        match self.role() {
-            Role::Source { cell, .. }
-            | Role::Finished { cell }
-            | Role::Signal { cell, .. }
-            | Role::Gather { cell, .. } => Some(cell),
-            Role::Until(until) => Some(until.cell()),
-            Role::Plain | Role::Relay(_) => None,
-        }
-    }
-
-    fn is_fired(&self) -> bool {
-        self.cell().is_some_and(Cell::is_fired)
-    }
-
-    /// Whether it can be seen at a glance that it does not stir.
+impl Source {
     #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        match self.role() {
-            Role::Source { cell, .. } => !cell.is_fired(),
-            _ => self.stands_for_what_is_quiet(),
-        }
-    }
-
-    fn stands_for_what_is_quiet(&self) -> bool {
-        let is_quiet = |source: &Self| match source.role() {
-            Role::Source { cell, .. } => !cell.is_fired(),
-            // Only what was told is settled.
-            Role::Gather { gather, .. } => !gather.list().is_told(),
-            _ => false,
+    fn new(waiters: Waiters, kind: Kind) -> Arc<Self> {
+        let empty = Self {
+            waiters,
+            verdict: AtomicU32::new(0),
+            event: Event::new(),
+            kind: Kind::Own { name: None, up: Set::Never },
         };
-        match self.role() {
-            // It holds no relay (N4).
-            Role::Relay(_) => self.entries().iter().all(is_quiet),
-            _ => is_quiet(self),
-        }
+        filled(empty, |source| source.kind = kind)
     }
 
-    /// Whether an event has happened at this source, or at one that it stands for. A gather may be told late. The
-    /// signals of a relay are asked by themselves (N5).
-    pub(crate) fn stirs(&self) -> bool {
-        match self.role() {
-            Role::Relay(_) => self.entries().iter().any(|entry| !entry.is_signal() && entry.stirs()),
-            Role::Gather { gather, .. } => gather.list().is_told(),
-            Role::Signal { cell, signal } => cell.is_fired() || signal.err().map(|err| cell.mark(err)).is_some(),
-            _ => self.is_fired(),
-        }
+    /// With one canceller.
+    #[inline]
+    pub(crate) fn own(name: Option<&Name>, up: Set) -> Arc<Self> {
+        Self::new(Waiters::new(), Kind::Own { name: name.cloned(), up })
     }
 
-    /// The earliest event here, or at those that it stands for.
-    pub(crate) fn find(&self) -> Option<Found<'_>> {
-        match self.role() {
-            Role::Relay(_) => {
-                let mut first = None;
-                self.entries().iter().for_each(|entry| keep_earlier(&mut first, entry.find_in_relay()));
-                first
-            }
-            _ => self.find_in_relay(),
-        }
+    /// What has happened already, in a context with that deadline.
+    pub(crate) fn marked((timestamp, err): (Timestamp, Error), deadline: Option<Deadline>) -> Arc<Self> {
+        let up = if deadline.is_some() { Set::union(std::iter::empty(), deadline) } else { Set::Never };
+        let source = Self::new(Waiters::marked(), Kind::Earlier { up });
+        source.event.copy(timestamp, err);
+        source
     }
 
-    /// As `find`, for what a relay can hold (N4), so that nothing recurses.
-    fn find_in_relay(&self) -> Option<Found<'_>> {
-        match self.role() {
-            Role::Gather { gather, .. } => gather.find(self),
-            _ => self.find_leaf(),
-        }
+    pub(crate) fn relay(of: Set) -> Arc<Self> {
+        Self::new(Waiters::indirect(), Kind::Relay(Relay { of, linked: OnceLock::new() }))
     }
 
-    /// The event of this very source.
-    pub(crate) fn find_leaf(&self) -> Option<Found<'_>> {
-        let cell = self.cell().filter(|cell| cell.is_fired())?;
-        Some(Found { moment: cell.complete(), cell })
+    pub(crate) fn other(upstream: impl Upstream + 'static) -> Arc<Self> {
+        Self::new(Waiters::indirect(), Kind::Other(Box::new(upstream)))
     }
 
-    /// What one of our own sources was born under.
-    pub(crate) fn name(&self) -> Option<&Name> {
-        match self.role() {
-            Role::Source { name, .. } => name.as_ref(),
+    /// What its context has besides.
+    #[inline]
+    pub(crate) fn up(&self) -> Option<&Set> {
+        match &self.kind {
+            Kind::Own { up, .. } | Kind::Earlier { up } => Some(up),
             _ => None,
         }
     }
 
-    /// Its list, made and linked where it is a relay; None where nothing is ever told.
+    /// Whether it had happened when it was made.
+    pub(crate) fn is_earlier_finish(&self) -> bool {
+        matches!(self.kind, Kind::Earlier { .. })
+    }
+
+    /// What one of our own was born under.
+    pub(crate) fn name(&self) -> Option<&Name> {
+        match &self.kind {
+            Kind::Own { name, .. } => name.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_relay(&self) -> Option<&Relay> {
+        match &self.kind {
+            Kind::Relay(relay) => Some(relay),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_other(&self) -> Option<&dyn Upstream> {
+        match &self.kind {
+            Kind::Other(other) => Some(&**other),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.as_other().is_some_and(Upstream::is_foreign)
+    }
+
+    /// What a relay or a gather stands for.
+    pub(crate) fn stands_for(&self) -> Option<&Set> {
+        match &self.kind {
+            Kind::Own { .. } | Kind::Earlier { .. } => None,
+            Kind::Relay(relay) => Some(&relay.of),
+            Kind::Other(other) => other.gathered(),
+        }
+    }
+
+    /// Whether it is one of our own, with nothing above it.
     #[inline]
-    fn waiters(&self) -> Option<&Waiters> {
-        match self.role() {
-            Role::Source { waiters, .. } => Some(waiters),
-            Role::Until(until) => Some(until.waiters()),
-            Role::Relay(relay) => Some(Relay::linked(relay, self).list().waiters()),
-            Role::Gather { gather, .. } => Some(gather.list().waiters()),
-            Role::Plain | Role::Finished { .. } | Role::Signal { .. } => None,
-        }
+    pub(crate) fn is_root(&self) -> bool {
+        matches!(self.up(), Some(Set::Never))
     }
 
-    /// The same, but not that of a relay on which nobody has waited.
-    fn existing_waiters(&self) -> Option<&Waiters> {
-        match self.role() {
-            Role::Relay(relay) => relay.get().map(|relay| relay.list().waiters()),
-            _ => self.waiters(),
-        }
-    }
-
-    /// Whether its list may still take somebody in (W1).
     #[inline]
-    fn is_open(&self) -> bool {
-        match self.role() {
-            // Acquire: as in `Lower::is_open`.
-            Role::Source { cell, cancellers, .. } => !cell.is_fired() && cancellers.load(Ordering::Acquire) != 0,
-            Role::Until(until) => until.is_open(),
-            Role::Relay(relay) => relay.get().is_some_and(|relay| relay.list().is_open()),
-            Role::Gather { gather, .. } => gather.list().is_open(),
-            Role::Plain | Role::Finished { .. } | Role::Signal { .. } => false,
+    pub(crate) fn is_pending_root(&self) -> bool {
+        self.waiters.is_pending() && self.is_root()
+    }
+
+    /// Whether it can be seen at a glance that it has not happened.
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.waiters.is_pending() || self.is_pending_upstream()
+    }
+
+    fn is_pending_upstream(&self) -> bool {
+        let is_pending = |source: &Self| source.as_other().is_some_and(Upstream::is_pending);
+        match &self.kind {
+            Kind::Own { .. } | Kind::Earlier { .. } => false,
+            // It holds no relay (N4).
+            Kind::Relay(relay) => relay.of.all(|source| source.waiters.is_pending() || is_pending(source)),
+            Kind::Other(_) => is_pending(self),
         }
     }
 
-    /// Whether there is somebody who could still make it happen, or one of those that it stands for.
-    pub(crate) fn can_fire(&self) -> bool {
-        let relayed = if self.is_relay() { self.entries() } else { &[] };
-        let stands_for = relayed.iter().chain([self]).flat_map(leaves);
-        stands_for.into_iter().any(|leaf| match leaf.role() {
-            // Relaxed: for people to read.
-            Role::Source { cancellers, .. } => cancellers.load(Ordering::Relaxed) != 0,
-            Role::Until(until) => until.is_open(),
-            Role::Relay(_) | Role::Gather { .. } | Role::Plain => false,
-            Role::Signal { .. } | Role::Finished { .. } => true,
-        })
-    }
-
-    /// Puts `waker` in its list, or in the place of the one before; None where nothing can come any more, or has come
-    /// already.
-    pub(crate) fn register(&self, key: Option<Key>, waker: &Waker) -> Option<Key> {
-        let waiters = self.waiters()?;
-        // Asked before as well, so that no waker is cloned for nothing.
-        if self.is_open() { waiters.register(key, waker, || self.is_open()) } else { None }
-    }
-
-    pub(crate) fn deregister(&self, key: Key) {
-        if let Some(waiters) = self.existing_waiters() {
-            waiters.deregister(key);
+    /// Whether an event has happened here, or at one that it stands for. A gather may be marked late.
+    pub(crate) fn has_event(&self) -> bool {
+        let here = |source: &Self| match source.as_other() {
+            Some(other) => other.has_event(source),
+            None => source.waiters.is_marked(),
+        };
+        match self.as_relay() {
+            Some(relay) => !relay.of.all(|source| !here(source)),
+            None => here(self),
         }
     }
 
-    /// As `register`, for a list below.
-    pub(crate) fn link(&self, below: &Arc<Lower>) -> Option<Key> {
-        self.waiters()?.link(below, || self.is_open())
-    }
-
-    pub(crate) fn unlink(&self, key: Key) {
-        if let Some(waiters) = self.existing_waiters() {
-            waiters.unlink(key);
+    /// The earliest event here, or at those that it stands for.
+    pub(crate) fn resolve(&self) -> Option<Resolved<'_>> {
+        match self.as_relay() {
+            Some(relay) => earliest(relay.of.sources().filter_map(|source| source.resolve_behind_relay())),
+            None => self.resolve_behind_relay(),
         }
     }
 
-    /// What stands below it, if it has fired, or below those that it stands for, is told when this returns. Whoever
-    /// fired them may still be at that.
-    pub(crate) fn tell(&self) {
-        let relayed = if self.is_relay() { self.entries() } else { &[] };
-        for leaf in relayed.iter().chain([self]).flat_map(leaves) {
-            if let Some(list) = leaf.existing_waiters().filter(|_| leaf.is_fired()) {
-                list.tell();
-            }
+    fn resolve_behind_relay(&self) -> Option<Resolved<'_>> {
+        match self.as_other() {
+            Some(other) => other.resolve(self),
+            None => self.resolve_marked(),
+        }
+    }
+
+    /// The event of this very source.
+    #[inline]
+    pub(crate) fn resolve_marked(&self) -> Option<Resolved<'_>> {
+        let found = || Resolved { timestamp: self.event.complete(), event: &self.event };
+        self.waiters.is_marked().then(found)
+    }
+
+    /// Marks and times it. Whether this call is the one that set its error, and whether somebody may wait, whom the caller
+    /// then notifies.
+    pub(crate) fn mark(&self, err: Error) -> (bool, bool) {
+        let first = self.event.set(err);
+        let waited = self.waiters.mark();
+        self.event.complete();
+        (first, waited)
+    }
+
+    /// Keeps the event that a gather was decided by: whoever is first.
+    pub(crate) fn store_resolved(&self, found: Resolved<'_>) {
+        // AcqRel: nobody reads the event before the mark.
+        if self.verdict.swap(1, Ordering::AcqRel) == 0 {
+            let (timestamp, err) = found.event();
+            self.event.copy(timestamp, err);
+            self.waiters.mark();
+        }
+    }
+
+    /// Its list; None where nobody is notified, and of a relay on which nobody has waited.
+    #[inline]
+    pub(crate) fn list(&self) -> Option<&Waiters> {
+        match &self.kind {
+            Kind::Own { .. } => Some(&self.waiters),
+            Kind::Earlier { .. } => None,
+            Kind::Relay(relay) => relay.linked.get().map(|linked| &*linked.waiters),
+            Kind::Other(other) => other.waiters(),
         }
     }
 }
 
-/// Keeps in `first` the earlier of two events.
-pub(crate) fn keep_earlier<'a>(first: &mut Option<Found<'a>>, other: Option<Found<'a>>) {
-    if let Some(other) = other.filter(|other| first.is_none_or(|first| other.moment < first.moment)) {
-        *first = Some(other);
+pub(crate) fn earliest<'a>(found: impl Iterator<Item = Resolved<'a>>) -> Option<Resolved<'a>> {
+    found.min_by_key(|found| found.timestamp)
+}
+
+pub(crate) type Sources = SmallVec<[Arc<Source>; MAX_SOURCES]>;
+
+/// The sources of a set: those of a row from the lowest one up, then those of the union at its end.
+#[derive(Clone, Default)]
+pub(crate) struct Walk<'a> {
+    row: Option<&'a Arc<Source>>,
+    first: std::slice::Iter<'a, Option<Arc<Source>>>,
+    more: std::slice::Iter<'a, Arc<Source>>,
+}
+
+impl<'a> Walk<'a> {
+    #[inline]
+    pub(crate) fn row(source: &'a Arc<Source>) -> Self {
+        Self { row: Some(source), ..Self::default() }
+    }
+
+    #[inline]
+    pub(crate) fn union(union: &'a Union) -> Self {
+        Self { row: None, first: union.first.iter(), more: union.more.as_deref().unwrap_or_default().iter() }
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = &'a Arc<Source>;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a Arc<Source>> {
+        if let Some(source) = self.row.take() {
+            if let Some(up) = source.up() {
+                *self = up.sources();
+            }
+            return Some(source);
+        }
+        self.first.find_map(Option::as_ref).or_else(|| self.more.next())
+    }
+}
+
+impl Set {
+    #[inline]
+    pub(crate) fn sources(&self) -> Walk<'_> {
+        match self {
+            Self::Never => Walk::default(),
+            Self::Source(source) => Walk::row(source),
+            Self::Union(union) => Walk::union(union),
+        }
+    }
+
+    /// As `sources().all(f)`, which costs more where it matters.
+    #[inline]
+    pub(crate) fn all(&self, f: impl FnMut(&Source) -> bool) -> bool {
+        match self {
+            Self::Never => true,
+            Self::Source(source) => all_of_row(source, f),
+            Self::Union(union) => union.all(f),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn each(&self, mut f: impl FnMut(&Source)) {
+        self.all(|source| {
+            f(source);
+            true
+        });
+    }
+
+    /// In an allocation, or two for more than two sources.
+    #[inline]
+    pub(crate) fn union(mut sources: impl Iterator<Item = Arc<Source>>, deadline: Option<Deadline>) -> Self {
+        Self::Union(filled(Union::empty(), |union| {
+            union.deadline = deadline;
+            union.first[0] = sources.next();
+            union.first[1] = sources.next();
+            if let Some(third) = sources.next() {
+                union.more = Some([third].into_iter().chain(sources).collect());
+            }
+        }))
+    }
+
+    /// The same of just two.
+    #[inline]
+    pub(crate) fn pair(a: Arc<Source>, b: Arc<Source>, deadline: Option<Deadline>) -> Self {
+        Self::Union(filled(Union::empty(), |union| {
+            if deadline.is_some() {
+                union.deadline = deadline;
+            }
+            union.first = [Some(a), Some(b)];
+        }))
+    }
+
+    /// The same of just one.
+    #[inline]
+    pub(crate) fn single(source: Arc<Source>, deadline: Option<Deadline>) -> Self {
+        Self::Union(filled(Union::empty(), |union| {
+            union.deadline = deadline;
+            union.first[0] = Some(source);
+        }))
+    }
+
+    /// Its one source, where it has no more, and can be seen at a glance to be live but for its deadline.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<&Arc<Source>> {
+        let only = match self {
+            Self::Source(source) if !matches!(source.up(), Some(Self::Source(_) | Self::Union(_))) => source,
+            Self::Union(union) => match &union.first {
+                [Some(source), None] if union.verdict.load(Ordering::Acquire) == 0 => source,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        only.is_pending().then_some(only)
+    }
+
+    /// What `only` gives.
+    #[inline]
+    pub(crate) fn into_only(self) -> Arc<Source> {
+        match self {
+            Self::Source(source) => Some(source),
+            Self::Union(union) => union.first[0].clone(),
+            Self::Never => None,
+        }
+        .expect("it has been seen to have one")
+    }
+}
+
+#[inline]
+pub(crate) fn all_of_row(source: &Source, mut f: impl FnMut(&Source) -> bool) -> bool {
+    let mut at = source;
+    loop {
+        if !f(at) {
+            return false;
+        }
+        match at.up() {
+            Some(Set::Source(up)) => at = up,
+            Some(Set::Union(union)) => return union.all(f),
+            Some(Set::Never) | None => return true,
+        }
+    }
+}
+
+impl Union {
+    #[inline(always)]
+    fn empty() -> Self {
+        Self { deadline: None, verdict: AtomicU32::new(0), first: [None, None], more: None }
+    }
+
+    #[inline]
+    pub(crate) fn all(&self, mut f: impl FnMut(&Source) -> bool) -> bool {
+        self.first.iter().all(|source| source.as_ref().is_none_or(|source| f(source)))
+            && self.more.as_deref().is_none_or(|more| more.iter().all(|source| f(source)))
     }
 }

@@ -15,52 +15,35 @@ use std as threads;
 #[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
 pub(crate) use std::sync::OnceLock;
 pub(crate) use threads::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    Mutex, MutexGuard,
+    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 pub(crate) use threads::thread_local;
+/// Without a weak count. loom has to see the count: whoever lets go last has seen what the others did.
+#[cfg(not(context_merge_loom))]
+pub(crate) use triomphe::Arc;
 
 #[cfg(any(context_merge_loom, context_merge_shuttle))]
 mod modelled;
 #[cfg(any(context_merge_loom, context_merge_shuttle))]
 pub(crate) use modelled::OnceLock;
 #[cfg(context_merge_loom)]
-pub(crate) use modelled::{Shared, now};
+pub(crate) use modelled::{Arc, filled, is_unique, now};
 
-/// A counted pointer of one word to a head and a slice, in one allocation.
+/// A handle of what is filled in its place: what is built elsewhere first is copied in wide pieces of what was stored in
+/// narrow ones, which costs as much as all the rest.
 #[cfg(not(context_merge_loom))]
-pub(crate) struct Shared<H, T>(triomphe::ThinArc<H, T>);
-
-#[cfg(not(context_merge_loom))]
-impl<H, T> Shared<H, T> {
-    pub(crate) fn new(head: H, items: impl ExactSizeIterator<Item = T>) -> Self {
-        Self(triomphe::ThinArc::from_header_and_iter(head, items))
-    }
-
-    #[inline]
-    pub(crate) fn head(&self) -> &H {
-        &self.0.header.header
-    }
-
-    #[inline]
-    pub(crate) fn items(&self) -> &[T] {
-        &self.0.slice
-    }
-
-    pub(crate) fn address(&self) -> usize {
-        self.0.heap_ptr() as usize
-    }
-
-    pub(crate) fn is_unique(&self) -> bool {
-        triomphe::ThinArc::strong_count(&self.0) == 1
-    }
+#[inline(always)]
+pub(crate) fn filled<T>(empty: T, fill: impl FnOnce(&mut T)) -> Arc<T> {
+    let mut handle = triomphe::UniqueArc::new(empty);
+    fill(&mut handle);
+    handle.shareable()
 }
 
+/// Whether no other handle has it.
 #[cfg(not(context_merge_loom))]
-impl<H, T> Clone for Shared<H, T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+pub(crate) fn is_unique<T>(handle: &Arc<T>) -> bool {
+    Arc::is_unique(handle)
 }
 
 /// Takes what a lock guards whether or not somebody panicked with it: no foreign code runs under our locks, so what
@@ -72,17 +55,29 @@ pub(crate) fn unpoisoned<G>(locked: LockResult<G>) -> G {
 /// Where every event that is not a cancel stands in sequence.
 pub(crate) const BEFORE_ALL_CANCELS: u64 = 1;
 
-#[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
-static SEQUENCE: AtomicU64 = AtomicU64::new(BEFORE_ALL_CANCELS + 1);
-#[cfg(any(context_merge_loom, context_merge_shuttle))]
-threads::lazy_static! {
-    static ref SEQUENCE: AtomicU64 = AtomicU64::new(BEFORE_ALL_CANCELS + 1);
+/// Counters of one order: events of different instants need none, so that each instant draws from one of many, and cores
+/// that cancel at once stay off each other's lines.
+#[repr(align(64))]
+struct Counter(AtomicU64);
+
+impl Counter {
+    const COUNT: usize = if cfg!(any(context_merge_loom, context_merge_shuttle)) { 1 } else { 64 };
 }
 
-/// The next number in the one order of all cancels.
-pub(crate) fn next_in_sequence() -> u64 {
+#[cfg(not(any(context_merge_loom, context_merge_shuttle)))]
+static SEQUENCE: [Counter; Counter::COUNT] =
+    [const { Counter(AtomicU64::new(BEFORE_ALL_CANCELS + 1)) }; Counter::COUNT];
+#[cfg(any(context_merge_loom, context_merge_shuttle))]
+threads::lazy_static! {
+    static ref SEQUENCE: [Counter; Counter::COUNT] = [Counter(AtomicU64::new(BEFORE_ALL_CANCELS + 1))];
+}
+
+/// The next number in the one order of all events at an instant, given in ticks.
+pub(crate) fn next_in_sequence(ticks: u64) -> u64 {
+    // Multiplied, so that a clock with coarse steps reaches all of them.
+    let counter = ticks.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
     // AcqRel: pairs with itself. Who draws the larger number has seen all that came before the smaller was drawn.
-    SEQUENCE.fetch_add(1, Ordering::AcqRel)
+    SEQUENCE[counter as usize % Counter::COUNT].0.fetch_add(1, Ordering::AcqRel)
 }
 
 /// tokio's clock, which tests can pause.

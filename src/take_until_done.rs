@@ -22,8 +22,8 @@ pub struct TakeUntilDone<S> {
     slot: Arc<Slot<S>>,
     /// The slot as a waker.
     waker: Waker,
-    /// None once it is over. Boxed, so that the adapter can be moved.
-    waiting: Option<Pin<Box<Waiting<Context>>>>,
+    /// None once it is over.
+    waiting: Option<Waiting<Context>>,
     ended_by: Option<Error>,
     /// How many items there are at most, as the stream said last.
     most: Option<usize>,
@@ -71,7 +71,7 @@ impl<S: Stream + Send + 'static> TakeUntilDone<S> {
         let state = State { stream: Some(Box::pin(stream)), task: None, finished: false };
         let slot = Arc::new(Slot { ctx: ctx.clone(), state: Mutex::new(state) });
         let waker = Waker::from(Arc::clone(&slot));
-        let mut this = Self { slot, waker, waiting: Some(Box::pin(Waiting::new(ctx))), ended_by: None, most };
+        let mut this = Self { slot, waker, waiting: Some(Waiting::new(ctx)), ended_by: None, most };
         // At once, so that one that is never polled is let go as well.
         let _ = this.poll_finish();
         this
@@ -80,7 +80,7 @@ impl<S: Stream + Send + 'static> TakeUntilDone<S> {
     /// Waits for the finish with the slot as the waker. Ready once it is over.
     fn poll_finish(&mut self) -> Poll<()> {
         let Some(waiting) = &mut self.waiting else { return Poll::Ready(()) };
-        let err = task::ready!(waiting.as_mut().poll(&mut task::Context::from_waker(&self.waker)));
+        let err = task::ready!(waiting.poll(&mut task::Context::from_waker(&self.waker)));
         self.ended_by = Some(err);
         self.end();
         Poll::Ready(())

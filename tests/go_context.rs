@@ -322,7 +322,7 @@ fn allocs() {
         ),
         ("merge", 1, Box::new(|| drop(merge(&live, &eight[0].0)))),
         ("merge that is an input", 0, Box::new(|| drop(merge(&live, &background)))),
-        ("any_of eight", 1, Box::new(|| drop(any_of(eight.iter().map(|(ctx, _)| ctx))))),
+        ("any_of eight", 2, Box::new(|| drop(any_of(eight.iter().map(|(ctx, _)| ctx))))),
         ("without_cancel", 0, Box::new(|| drop(live.without_cancel()))),
     ];
     for (name, most, case) in &cases {

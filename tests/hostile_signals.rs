@@ -84,7 +84,7 @@ fn a_panicking_err_comes_out_of_the_look() {
         &|| assert!(!ctx.is_done()),
         &|| drop(ctx.err()),
         &|| drop(ctx.check()),
-        &|| drop(merge(&ctx, &root)),
+        &|| drop(merge(&ctx, source().0)),
         &|| drop(ctx.with_cancel()),
         &|| assert!(!ctx.finished_by(&root.with_timeout(Duration::ZERO))),
         &|| drop(ctx.relay()),

@@ -3,9 +3,8 @@
 #[cfg(context_merge_loom)]
 use tokio::time::Instant;
 
-#[cfg(context_merge_loom)]
-use super::Arc;
-use super::{AtomicBool, Mutex, Ordering, unpoisoned};
+use super::threads::sync::atomic::AtomicBool;
+use super::{Mutex, Ordering, unpoisoned};
 
 /// As std's, with what it orders told to loom, and a place for shuttle to switch.
 pub(crate) struct OnceLock<T> {
@@ -37,38 +36,18 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// loom has to see the count: whoever drops the node last has seen what the others did with it.
 #[cfg(context_merge_loom)]
-pub(crate) struct Shared<H, T>(Arc<(H, Vec<T>)>);
+pub(crate) use loom::sync::Arc;
 
 #[cfg(context_merge_loom)]
-impl<H, T> Shared<H, T> {
-    pub(crate) fn new(head: H, items: impl ExactSizeIterator<Item = T>) -> Self {
-        Self(Arc::new((head, items.collect())))
-    }
-
-    pub(crate) fn head(&self) -> &H {
-        &self.0.0
-    }
-
-    pub(crate) fn items(&self) -> &[T] {
-        &self.0.1
-    }
-
-    pub(crate) fn address(&self) -> usize {
-        std::ptr::from_ref(self.head()) as usize
-    }
-
-    pub(crate) fn is_unique(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
+pub(crate) fn filled<T>(mut empty: T, fill: impl FnOnce(&mut T)) -> Arc<T> {
+    fill(&mut empty);
+    Arc::new(empty)
 }
 
 #[cfg(context_merge_loom)]
-impl<H, T> Clone for Shared<H, T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+pub(crate) fn is_unique<T>(handle: &Arc<T>) -> bool {
+    Arc::strong_count(handle) == 1
 }
 
 /// loom has no clock: every event has the same instant, so that the sequence alone decides.

@@ -274,7 +274,7 @@ fn a_relay_is_never_done_and_then_not() {
 
 #[test]
 fn a_gather_is_never_done_and_then_not() {
-    model(Preemptions(3), &["turning and turning around", "done and live around", "live and done around"], |seen| {
+    model(Preemptions(3), &["turning and turning around", "done and live around", "live and done across"], |seen| {
         let (ctx, canceller) = source();
         never_undone(seen, &any_of([source().0, ctx, source().0]), canceller);
     });

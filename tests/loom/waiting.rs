@@ -155,7 +155,7 @@ fn repolling_a_relay_with_a_new_waker_against_cancel() {
 fn repolling_a_gather_with_a_new_waker_against_cancel() {
     model(
         Unbounded,
-        &["parked around", "ready around, the new one woken", "ready around, the old one woken"],
+        &["parked across", "ready around, the new one woken", "ready around, the old one woken"],
         |seen| {
             let (ctx, canceller) = source();
             newest_is_woken(seen, &any_of([&source().0, &ctx, &source().0]), canceller);
@@ -275,5 +275,67 @@ fn dropping_the_last_context_against_cancel() {
         assert!(cancel.join(), "it was the first, whether or not anybody can see it");
         assert_eq!(Arc::strong_count(&value), 1);
         seen.note(format!("{} {lay}", if done { "done" } else { "live" }));
+    });
+}
+
+/// A guard leaves the end out where nobody can see it. Whoever has made something of the context meanwhile sees it done, and is
+/// woken.
+#[test]
+fn dropping_a_guard_against_who_makes_the_last_of_its_context() {
+    model(Preemptions(5), &["live across", "live around", "done across", "done around"], |seen| {
+        let (ctx, canceller) = source();
+        let guard = canceller.drop_guard();
+        let dropping = beside(move || drop(guard));
+        let ((first, waiter), lay) = dropping.against(|| {
+            let mut waiter = Waiter::new(&merge(&ctx, source().0));
+            let first = waiter.poll();
+            drop(ctx);
+            (first, waiter)
+        });
+        dropping.join();
+        assert!(first.is_ready() || waiter.woken() == 1, "the guard was dropped");
+        let mut waiter = waiter;
+        assert!(waiter.poll().is_ready());
+        seen.note(format!("{} {lay}", if first.is_ready() { "done" } else { "live" }));
+        waiter.drop_whole();
+    });
+}
+
+/// The context goes while its guard is dropped: nothing is left behind of who waited.
+#[test]
+fn dropping_a_guard_against_dropping_its_context() {
+    model(Unbounded, &["woken across", "woken around", "left across", "left around"], |seen| {
+        let (ctx, canceller) = source();
+        let waiter = Waiter::parked(&ctx);
+        let count = waiter.count();
+        let guard = canceller.drop_guard();
+        let dropping = beside(move || drop(guard));
+        let ((), lay) = dropping.against(|| {
+            drop(waiter);
+            drop(ctx);
+        });
+        dropping.join();
+        seen.note(format!("{} {lay}", if count.woken() == 0 { "left" } else { "woken" }));
+        assert!(count.is_left_nowhere(), "a waiter is left behind");
+    });
+}
+
+/// Two threads share one canceller whose context is gone: one call is the one, and both see that it was.
+#[test]
+fn two_cancels_of_one_canceller_that_nobody_sees() {
+    model(Unbounded, &["first", "second"], |seen| {
+        let canceller = Arc::new(source().1);
+        let other = beside({
+            let canceller = Arc::clone(&canceller);
+            move || {
+                let won = canceller.cancel_with("other");
+                assert!(canceller.is_cancelled(), "it has returned");
+                won
+            }
+        });
+        let won = canceller.cancel();
+        assert!(canceller.is_cancelled(), "it has returned");
+        assert_ne!(won, other.join());
+        seen.note(if won { "first" } else { "second" });
     });
 }

@@ -1,4 +1,4 @@
-//! The alarm of a deadline, on a timer that rings: that of the runtime that polls, or where there is none, or it has
+//! The timer of a deadline: that of the runtime that polls, or where there is none, or it has
 //! ended, that of a thread.
 
 use std::future::{Future, pending, poll_fn};
@@ -16,12 +16,12 @@ use tokio::runtime::{self, Handle};
 use tokio::task::try_id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::release::{let_go, unheard};
+use crate::release::{drop_foreign, ignoring_panics};
 use crate::sync::{now, unpoisoned};
 
 /// It is armed by the first poll, and follows the task to the runtime that polls now.
 #[pin_project(project = Armed)]
-pub(crate) enum Alarm {
+pub(crate) enum Timer {
     Off,
     /// On the timer of a runtime, which may have ended since, or be driven by nobody.
     Runtime {
@@ -32,27 +32,27 @@ pub(crate) enum Alarm {
     },
     /// On the timer thread, because the runtime that polled has ended or has no timer; None is for no runtime.
     Thread {
-        bell: Bell,
+        thread_timer: ThreadTimer,
         without: Option<runtime::Id>,
     },
 }
 
-impl Alarm {
-    /// Ready when it has rung, perhaps too early: the caller looks, and sets it again.
+impl Timer {
+    /// Ready when it has fired, perhaps too early: the caller looks, and sets it again.
     pub(crate) fn poll(mut self: Pin<&mut Self>, at: Instant, cx: &mut task::Context<'_>) -> Poll<()> {
         self.as_mut().follow(at);
         match self.project() {
             Armed::Off => Poll::Ready(()),
-            Armed::Thread { bell, .. } => bell.poll(cx),
+            Armed::Thread { thread_timer, .. } => thread_timer.poll(cx),
             Armed::Runtime { sleep, .. } => poll_sleep(sleep, cx),
         }
     }
 
     /// For what was further off than a timer can reach, was read off another clock, or stood on a runtime that has ended.
     pub(crate) fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        if let Armed::Thread { bell, .. } = self.as_mut().project() {
-            bell.reset(at);
-        } else if !self.as_mut().rings(at) {
+        if let Armed::Thread { thread_timer, .. } = self.as_mut().project() {
+            thread_timer.reset(at);
+        } else if !self.as_mut().fires(at) {
             self.arm(at);
         }
     }
@@ -86,17 +86,17 @@ impl Alarm {
             let made = if begun { catch_unwind(sleep_now).ok() } else { Some(sleep_now()) };
             if let Some(sleep) = made {
                 self.set(Self::Runtime { sleep, runtime, task: try_id() });
-                if self.as_mut().rings(at) {
+                if self.as_mut().fires(at) {
                     return;
                 }
             }
         }
-        self.set(Self::Thread { bell: Bell::new(at), without: here });
+        self.set(Self::Thread { thread_timer: ThreadTimer::new(at), without: here });
     }
 
-    fn rings(self: Pin<&mut Self>, at: Instant) -> bool {
+    fn fires(self: Pin<&mut Self>, at: Instant) -> bool {
         match self.project() {
-            Armed::Runtime { sleep, .. } => rings(sleep, at),
+            Armed::Runtime { sleep, .. } => fires(sleep, at),
             _ => false,
         }
     }
@@ -111,29 +111,29 @@ pub(crate) fn check_timer() {
     drop(sleep_now());
 }
 
-/// Sets it, and gives whether it will ring: on the timer of a runtime that has ended, whatever is set rings at once.
-fn rings(mut sleep: Pin<&mut Sleep>, at: Instant) -> bool {
+/// Sets it, and gives whether it will fire: on the timer of a runtime that has ended, whatever is set fires at once.
+fn fires(mut sleep: Pin<&mut Sleep>, at: Instant) -> bool {
     let at = to_come(at);
     sleep.as_mut().reset(now() + within_reach(at));
     !sleep.is_elapsed()
 }
 
 fn poll_sleep(mut sleep: Pin<&mut Sleep>, cx: &mut task::Context<'_>) -> Poll<()> {
-    // Asked before it is polled: the end of a runtime rings what is set there, and a poll after that panics.
+    // Asked before it is polled: the end of a runtime fires what is set there, and a poll after that panics.
     if sleep.is_elapsed() {
         return Poll::Ready(());
     }
     // The runtime may end in between.
     let polled = catch_unwind(AssertUnwindSafe(|| sleep.as_mut().poll(cx)));
-    polled.unwrap_or_else(|panic| if rings(sleep, now()) { resume_unwind(panic) } else { Poll::Ready(()) })
+    polled.unwrap_or_else(|panic| if fires(sleep, now()) { resume_unwind(panic) } else { Poll::Ready(()) })
 }
 
-/// What a timer can still ring at.
+/// What a timer can still fire at.
 fn to_come(at: Instant) -> Instant {
     at.max(now() + Duration::from_millis(1))
 }
 
-/// How long until `at`, as far as a timer takes it without an overflow. It rings early for what is beyond, and is set again.
+/// How long until `at`, as far as a timer takes it without an overflow. It fires early for what is beyond, and is set again.
 fn within_reach(at: Instant) -> Duration {
     const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     at.saturating_duration_since(now()).min(A_YEAR)
@@ -141,78 +141,78 @@ fn within_reach(at: Instant) -> Duration {
 
 /// [`tokio::time::sleep`] that outlives the runtime that polled it first.
 pub(crate) async fn sleep(for_: Duration) {
-    // Where the time is over at once, the alarm asks no timer, and so takes no part of a task's budget.
+    // Where the time is over at once, no timer is asked, which takes no part of a task's budget.
     tokio::task::consume_budget().await;
     let Some(at) = now().checked_add(for_) else { return pending().await };
-    let mut alarm = pin!(Alarm::Off);
+    let mut timer = pin!(Timer::Off);
     poll_fn(|cx| {
         loop {
-            ready!(alarm.as_mut().poll(at, cx));
+            ready!(timer.as_mut().poll(at, cx));
             if now() >= at {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(at);
+            timer.as_mut().reset(at);
         }
     })
     .await;
 }
 
 /// A place on the timer thread, where it wakes by the real clock.
-pub(crate) struct Bell {
+pub(crate) struct ThreadTimer {
     delay: Delay,
-    rope: Arc<Rope>,
+    shared: Arc<TimerWaker>,
 }
 
-/// The waker of a bell, which goes when the bell does; the timer thread may come to its own part later.
+/// The waker of a thread timer, which goes when that does; the timer thread may come to its own part later.
 #[derive(Default)]
-struct Rope {
+struct TimerWaker {
     waker: Mutex<Option<Waker>>,
-    rung: AtomicBool,
+    fired: AtomicBool,
 }
 
-impl Bell {
+impl ThreadTimer {
     pub(crate) fn new(at: Instant) -> Self {
-        Self { delay: Delay::new(within_reach(to_come(at))), rope: Arc::default() }
+        Self { delay: Delay::new(within_reach(to_come(at))), shared: Arc::default() }
     }
 
     fn reset(&mut self, at: Instant) {
         // Relaxed: asked by nobody but who sets it.
-        self.rope.rung.store(false, Ordering::Relaxed);
+        self.shared.fired.store(false, Ordering::Relaxed);
         self.delay.reset(within_reach(to_come(at)));
     }
 
-    /// Whether it rings no more.
-    pub(crate) fn has_rung(&self) -> bool {
+    /// Whether it fires no more.
+    pub(crate) fn has_fired(&self) -> bool {
         // Acquire: pairs with the store in `wake`.
-        self.rope.rung.load(Ordering::Acquire)
+        self.shared.fired.load(Ordering::Acquire)
     }
 
-    /// Ready when it has rung, perhaps too early.
+    /// Ready when it has fired, perhaps too early.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        self.rope.tie(Some(cx.waker().clone()));
-        let rope = Waker::from(Arc::clone(&self.rope));
-        Pin::new(&mut self.delay).poll(&mut task::Context::from_waker(&rope))
+        self.shared.set_waker(Some(cx.waker().clone()));
+        let shared = Waker::from(Arc::clone(&self.shared));
+        Pin::new(&mut self.delay).poll(&mut task::Context::from_waker(&shared))
     }
 }
 
-impl Drop for Bell {
+impl Drop for ThreadTimer {
     fn drop(&mut self) {
-        self.rope.tie(None);
+        self.shared.set_waker(None);
     }
 }
 
-impl Rope {
-    fn tie(&self, waker: Option<Waker>) {
+impl TimerWaker {
+    fn set_waker(&self, waker: Option<Waker>) {
         let before = std::mem::replace(&mut *unpoisoned(self.waker.lock()), waker);
-        let_go(before);
+        drop_foreign(before);
     }
 }
 
 /// The timer thread serves everybody, and ends with a panic: this one the hook has reported.
-impl Wake for Rope {
+impl Wake for TimerWaker {
     fn wake(self: Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.fired.store(true, Ordering::Release);
         let waker = unpoisoned(self.waker.lock()).take();
-        unheard(|| waker.into_iter().for_each(Waker::wake));
+        ignoring_panics(|| waker.into_iter().for_each(Waker::wake));
     }
 }
