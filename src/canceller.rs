@@ -160,14 +160,36 @@ impl DropGuard {
     /// assert!(canceller.cancel());
     /// ```
     pub fn disarm(mut self) -> Canceller {
-        self.canceller.take().expect("only disarm takes it, and consumes the guard")
+        self.canceller.take().expect("only what consumes the guard takes it")
+    }
+
+    /// Cancels now, with a cause. It tells nobody whether it was the first, so where nobody holds the context any more it has
+    /// nothing to do.
+    ///
+    /// ```
+    /// use context_merge::Context;
+    ///
+    /// let (ctx, canceller) = Context::background().with_cancel();
+    /// canceller.drop_guard().cancel_with("no longer needed");
+    /// assert_eq!(ctx.err().unwrap().cause().unwrap().to_string(), "no longer needed");
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Canceller::cancel`].
+    pub fn cancel_with(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) {
+        if let Some(canceller) = self.take_if_seen() {
+            canceller.cancel_with(cause);
+        }
+    }
+
+    fn take_if_seen(&mut self) -> Option<Canceller> {
+        self.canceller.take().filter(|canceller| !canceller.is_unseen())
     }
 }
 
 impl Drop for DropGuard {
     fn drop(&mut self) {
-        // What nobody can look at or wait for needs no end.
-        if let Some(canceller) = self.canceller.take_if(|canceller| !canceller.is_unseen()) {
+        if let Some(canceller) = self.take_if_seen() {
             canceller.cancel();
         }
     }

@@ -14,74 +14,61 @@ use futures_core::FusedFuture;
 use crate::context::Context;
 use crate::error::Error;
 use crate::registration::Registration;
-use crate::timer::{self, Timer, check_timer};
+use crate::timer::{self, check_timer};
 
-/// A registration, and an timer for the deadline, armed at the first poll that has to wait.
-pub(crate) struct Waiting<C: Borrow<Context>> {
-    registration: Registration<C>,
-    timer: Option<Pin<Box<Timer>>>,
-}
+/// A registration, and its timer where there is a deadline.
+pub(crate) struct Waiting<C: Borrow<Context>>(Registration<C>);
 
 impl<C: Borrow<Context>> Waiting<C> {
     #[inline]
     pub(crate) fn new(ctx: C) -> Self {
-        Self { registration: Registration::new(ctx), timer: None }
+        Self(Registration::new(ctx))
     }
 
-    /// To wait for the deadline and the foreign signals alone, by `poll_without_lists`; the futures of the signals are made, and the
-    /// timer is asked for, here.
+    /// To wait for the deadline and the foreign signals alone, by `poll_without_lists`; the futures of the signals are made,
+    /// and the timer is asked for, here.
     pub(crate) fn without_lists(ctx: C) -> Self {
-        let mut waiting = Self::new(ctx);
-        waiting.registration.listen();
-        if waiting.ctx().deadline().is_some() {
+        let mut registration = Registration::new(ctx);
+        registration.listen();
+        if registration.ctx().deadline().is_some() {
             check_timer();
         }
-        waiting
+        Self(registration)
     }
 
     #[inline]
     pub(crate) fn ctx(&self) -> &Context {
-        self.registration.ctx()
+        self.0.ctx()
     }
 
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        match self.registration.poll(cx) {
-            Poll::Pending if self.ctx().view().deadline().is_some() => self.poll_timer(cx, Registration::poll),
-            polled => self.over(polled),
-        }
+        let polled = self.0.poll(cx);
+        self.until_deadline(polled, cx, Registration::poll)
     }
 
     /// In no list.
     pub(crate) fn poll_without_lists(&mut self, cx: &mut task::Context<'_>) -> Poll<Error> {
-        match self.registration.poll_without_lists(cx) {
-            Poll::Pending if self.ctx().view().deadline().is_some() => {
-                self.poll_timer(cx, Registration::poll_without_lists)
-            }
-            polled => self.over(polled),
-        }
-    }
-
-    fn poll_timer(
-        &mut self,
-        cx: &mut task::Context<'_>,
-        look: impl Fn(&mut Registration<C>, &mut task::Context<'_>) -> Poll<Error>,
-    ) -> Poll<Error> {
-        let Some(at) = self.ctx().deadline() else { return Poll::Pending };
-        loop {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(Timer::Off));
-            ready!(timer.as_mut().poll(at, cx));
-            let polled = look(&mut self.registration, cx);
-            if polled.is_ready() {
-                return self.over(polled);
-            }
-            timer.as_mut().reset(at);
-        }
+        let polled = self.0.poll_without_lists(cx);
+        self.until_deadline(polled, cx, Registration::poll_without_lists)
     }
 
     #[inline]
-    fn over(&mut self, polled: Poll<Error>) -> Poll<Error> {
-        if polled.is_ready() {
-            self.timer = None;
+    fn until_deadline(
+        &mut self,
+        mut polled: Poll<Error>,
+        cx: &mut task::Context<'_>,
+        look: impl Fn(&mut Registration<C>, &mut task::Context<'_>) -> Poll<Error>,
+    ) -> Poll<Error> {
+        if polled.is_pending() {
+            let Some(at) = self.ctx().deadline() else { return Poll::Pending };
+            loop {
+                ready!(self.0.timer().poll(at, cx));
+                polled = look(&mut self.0, cx);
+                if polled.is_ready() {
+                    break;
+                }
+                self.0.timer().reset(at);
+            }
         }
         polled
     }
@@ -89,8 +76,7 @@ impl<C: Borrow<Context>> Waiting<C> {
     /// Nothing is awaited any more: takes the waiter out, and disarms the timer.
     #[inline]
     pub(crate) fn stop(&mut self) {
-        self.registration.stop();
-        self.timer = None;
+        self.0.stop();
     }
 }
 
@@ -119,7 +105,7 @@ macro_rules! done_future {
 
         impl FusedFuture for $done {
             fn is_terminated(&self) -> bool {
-                self.0.registration.is_finished()
+                self.0.0.is_finished()
             }
         }
 

@@ -54,6 +54,7 @@
 pub mod axum;
 mod canceller;
 mod context;
+mod derive;
 mod done;
 #[cfg(feature = "tower")]
 mod ended;
@@ -76,6 +77,7 @@ mod set;
 pub mod shutdown;
 mod signal;
 mod source;
+mod stream;
 mod sync;
 mod take_until_done;
 mod timer;
@@ -103,8 +105,9 @@ pub use finished::Finished;
 pub use group::Group;
 pub use merge::{any_of, merge};
 pub use on_done::OnDone;
-pub use run::{FutureExt, Run, StreamExt, StreamWithContext, WithContext};
+pub use run::{FutureExt, Run, WithContext};
 pub use signal::Signal;
+pub use stream::{StreamExt, StreamWithContext};
 pub use take_until_done::TakeUntilDone;
 
 /// How contexts meet what a service is made of.

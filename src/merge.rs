@@ -81,9 +81,9 @@ fn both(a: Set, b: Set) -> Set {
 /// after the other.
 #[inline(never)]
 fn two(a: Set, b: Set) -> Set {
-    if let (Some(x), Some(y)) = (a.only(), b.only()) {
+    if let (Some((x, at)), Some((y, other))) = (a.only(), b.only()) {
         if !Arc::ptr_eq(x, y) {
-            let deadline = Deadline::earlier(a.view().deadline(), b.view().deadline()).cloned();
+            let deadline = Deadline::earlier(at, other).cloned();
             return Set::pair(a.into_only(), b.into_only(), deadline);
         }
     }

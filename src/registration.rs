@@ -1,6 +1,7 @@
 //! One waiter in the lists of all sources of a context.
 
 use std::borrow::Borrow;
+use std::pin::Pin;
 use std::task::{self, Poll, Waker};
 
 use crate::context::Context;
@@ -8,6 +9,7 @@ use crate::error::Error;
 use crate::release::Panics;
 use crate::source::{Listening, MAX_SOURCES, Source, Upstream};
 use crate::sync::Arc;
+use crate::timer::Timer;
 use crate::waiters::Key;
 
 /// One waiter in the list of every source of a context, taken out again on drop.
@@ -35,6 +37,7 @@ struct Rare {
     keys: [Key; MAX_SOURCES - FEW],
     /// The futures of the foreign signals, which have no list.
     signals: Vec<(Arc<Source>, Listening)>,
+    timer: Option<Pin<Box<Timer>>>,
 }
 
 impl<C: Borrow<Context>> Registration<C> {
@@ -85,7 +88,13 @@ impl<C: Borrow<Context>> Registration<C> {
             }
         }
         if !self.whole {
+            // The timer of a wait that has begun stays.
+            let timer = self.rare.as_mut().and_then(|rare| rare.timer.take());
             self.stop();
+            if timer.is_some() {
+                self.placed = true;
+                self.rare.get_or_insert_default().timer = timer;
+            }
             if !pending {
                 self.listen();
             }
@@ -161,6 +170,13 @@ impl<C: Borrow<Context>> Registration<C> {
         self.look(seen)
     }
 
+    /// The timer of the deadline, made when it is first asked for; it goes with the rest.
+    pub(crate) fn timer(&mut self) -> Pin<&mut Timer> {
+        self.placed = true;
+        let timer = &mut self.rare.get_or_insert_default().timer;
+        timer.get_or_insert_with(|| Box::pin(Timer::Off)).as_mut()
+    }
+
     #[inline]
     pub(crate) fn stop(&mut self) {
         if self.placed {
@@ -182,8 +198,11 @@ impl<C: Borrow<Context>> Registration<C> {
             }
         });
         panics.catch(|| drop(self.waker.take()));
-        for signal in rare.into_iter().flat_map(|rare| rare.signals) {
-            panics.catch(|| drop(signal));
+        if let Some(Rare { signals, timer, .. }) = rare.map(|rare| *rare) {
+            panics.catch(|| drop(timer));
+            for signal in signals {
+                panics.catch(|| drop(signal));
+            }
         }
         panics.resume();
     }

@@ -80,14 +80,10 @@ impl<'a> View<'a> {
 
     #[inline]
     pub(crate) fn deadline(self) -> Option<&'a Deadline> {
-        let mut at = self;
-        loop {
-            match at {
-                Self::Never => return None,
-                Self::Union(union) => return union.deadline.as_ref(),
-                // A relay's is that of what it relays.
-                Self::Source(source) => at = source.up().or_else(|| Some(&source.as_relay()?.of))?.view(),
-            }
+        match self {
+            Self::Never => None,
+            Self::Source(source) => source.up().or_else(|| Some(&source.as_relay()?.of))?.deadline(),
+            Self::Union(union) => union.deadline.as_ref(),
         }
     }
 
@@ -109,8 +105,19 @@ impl<'a> View<'a> {
         self.kept().is_none_or(|kept| kept.load(Ordering::Acquire) == LIVE) && self.all(Source::is_pending)
     }
 
+    /// Most looks need no more than the marks of a root, or of two.
     #[inline]
     pub(crate) fn verdict(self) -> Verdict {
+        let live = match self {
+            Self::Never => true,
+            Self::Source(source) => source.is_pending_root(),
+            Self::Union(union) => union.is_live_pair(),
+        };
+        if live { LIVE } else { self.look() }
+    }
+
+    #[inline(never)]
+    fn look(self) -> Verdict {
         let pending = self.is_pending() && !self.deadline().is_some_and(Deadline::is_reached);
         if pending { LIVE } else { self.look_closer() }
     }

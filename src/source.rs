@@ -6,43 +6,28 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use smallvec::SmallVec;
-
 use crate::error::{Error, Name};
 use crate::event::{Deadline, Event, Timestamp};
-use crate::sync::{Arc, AtomicU32, OnceLock, Ordering, filled};
+use crate::sync::{Arc, AtomicU32, OnceLock, Ordering};
 use crate::waiters::{Key, Waiters};
+
+mod sets;
+
+pub(crate) use sets::{Set, Sources, Union, Walk, all_of_row};
 
 /// How many sources a set has before the older ones are gathered; foreign signals do not count. Under a model checker so few
 /// that small programs reach the edge.
 pub(crate) const MAX_SOURCES: usize = if cfg!(any(context_merge_loom, context_merge_shuttle)) { 2 } else { 8 };
 
-/// The sources and the deadline of a context.
-#[derive(Clone, Default)]
-pub(crate) enum Set {
-    #[default]
-    Never,
-    /// A source, and what that was made below.
-    Source(Arc<Source>),
-    Union(Arc<Union>),
-}
-
-/// Flat: two sources in their place, the others in an allocation of their own.
-pub(crate) struct Union {
-    pub(crate) deadline: Option<Deadline>,
-    /// What `set.rs` stores.
-    pub(crate) verdict: AtomicU32,
-    first: [Option<Arc<Source>>; 2],
-    more: Option<Box<[Arc<Source>]>>,
-}
-
+/// In this order, so that what a look reads stands with the count of handles.
+#[repr(C)]
 pub(crate) struct Source {
     /// For a source of its own the mark, who waits, and the count of its cancellers.
     pub(crate) waiters: Waiters,
     /// That of the context that it was made with; not used where that is this source alone.
     pub(crate) verdict: AtomicU32,
-    pub(crate) event: Event,
     kind: Kind,
+    pub(crate) event: Event,
 }
 
 enum Kind {
@@ -116,13 +101,7 @@ impl Resolved<'_> {
 impl Source {
     #[inline]
     fn new(waiters: Waiters, kind: Kind) -> Arc<Self> {
-        let empty = Self {
-            waiters,
-            verdict: AtomicU32::new(0),
-            event: Event::new(),
-            kind: Kind::Own { name: None, up: Set::Never },
-        };
-        filled(empty, |source| source.kind = kind)
+        Arc::new(Self { waiters, verdict: AtomicU32::new(0), kind, event: Event::new() })
     }
 
     /// With one canceller.
@@ -290,156 +269,4 @@ impl Source {
 
 pub(crate) fn earliest<'a>(found: impl Iterator<Item = Resolved<'a>>) -> Option<Resolved<'a>> {
     found.min_by_key(|found| found.timestamp)
-}
-
-pub(crate) type Sources = SmallVec<[Arc<Source>; MAX_SOURCES]>;
-
-/// The sources of a set: those of a row from the lowest one up, then those of the union at its end.
-#[derive(Clone, Default)]
-pub(crate) struct Walk<'a> {
-    row: Option<&'a Arc<Source>>,
-    first: std::slice::Iter<'a, Option<Arc<Source>>>,
-    more: std::slice::Iter<'a, Arc<Source>>,
-}
-
-impl<'a> Walk<'a> {
-    #[inline]
-    pub(crate) fn row(source: &'a Arc<Source>) -> Self {
-        Self { row: Some(source), ..Self::default() }
-    }
-
-    #[inline]
-    pub(crate) fn union(union: &'a Union) -> Self {
-        Self { row: None, first: union.first.iter(), more: union.more.as_deref().unwrap_or_default().iter() }
-    }
-}
-
-impl<'a> Iterator for Walk<'a> {
-    type Item = &'a Arc<Source>;
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a Arc<Source>> {
-        if let Some(source) = self.row.take() {
-            if let Some(up) = source.up() {
-                *self = up.sources();
-            }
-            return Some(source);
-        }
-        self.first.find_map(Option::as_ref).or_else(|| self.more.next())
-    }
-}
-
-impl Set {
-    #[inline]
-    pub(crate) fn sources(&self) -> Walk<'_> {
-        match self {
-            Self::Never => Walk::default(),
-            Self::Source(source) => Walk::row(source),
-            Self::Union(union) => Walk::union(union),
-        }
-    }
-
-    /// As `sources().all(f)`, which costs more where it matters.
-    #[inline]
-    pub(crate) fn all(&self, f: impl FnMut(&Source) -> bool) -> bool {
-        match self {
-            Self::Never => true,
-            Self::Source(source) => all_of_row(source, f),
-            Self::Union(union) => union.all(f),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn each(&self, mut f: impl FnMut(&Source)) {
-        self.all(|source| {
-            f(source);
-            true
-        });
-    }
-
-    /// In an allocation, or two for more than two sources.
-    #[inline]
-    pub(crate) fn union(mut sources: impl Iterator<Item = Arc<Source>>, deadline: Option<Deadline>) -> Self {
-        Self::Union(filled(Union::empty(), |union| {
-            union.deadline = deadline;
-            union.first[0] = sources.next();
-            union.first[1] = sources.next();
-            if let Some(third) = sources.next() {
-                union.more = Some([third].into_iter().chain(sources).collect());
-            }
-        }))
-    }
-
-    /// The same of just two.
-    #[inline]
-    pub(crate) fn pair(a: Arc<Source>, b: Arc<Source>, deadline: Option<Deadline>) -> Self {
-        Self::Union(filled(Union::empty(), |union| {
-            if deadline.is_some() {
-                union.deadline = deadline;
-            }
-            union.first = [Some(a), Some(b)];
-        }))
-    }
-
-    /// The same of just one.
-    #[inline]
-    pub(crate) fn single(source: Arc<Source>, deadline: Option<Deadline>) -> Self {
-        Self::Union(filled(Union::empty(), |union| {
-            union.deadline = deadline;
-            union.first[0] = Some(source);
-        }))
-    }
-
-    /// Its one source, where it has no more, and can be seen at a glance to be live but for its deadline.
-    #[inline]
-    pub(crate) fn only(&self) -> Option<&Arc<Source>> {
-        let only = match self {
-            Self::Source(source) if !matches!(source.up(), Some(Self::Source(_) | Self::Union(_))) => source,
-            Self::Union(union) => match &union.first {
-                [Some(source), None] if union.verdict.load(Ordering::Acquire) == 0 => source,
-                _ => return None,
-            },
-            _ => return None,
-        };
-        only.is_pending().then_some(only)
-    }
-
-    /// What `only` gives.
-    #[inline]
-    pub(crate) fn into_only(self) -> Arc<Source> {
-        match self {
-            Self::Source(source) => Some(source),
-            Self::Union(union) => union.first[0].clone(),
-            Self::Never => None,
-        }
-        .expect("it has been seen to have one")
-    }
-}
-
-#[inline]
-pub(crate) fn all_of_row(source: &Source, mut f: impl FnMut(&Source) -> bool) -> bool {
-    let mut at = source;
-    loop {
-        if !f(at) {
-            return false;
-        }
-        match at.up() {
-            Some(Set::Source(up)) => at = up,
-            Some(Set::Union(union)) => return union.all(f),
-            Some(Set::Never) | None => return true,
-        }
-    }
-}
-
-impl Union {
-    #[inline(always)]
-    fn empty() -> Self {
-        Self { deadline: None, verdict: AtomicU32::new(0), first: [None, None], more: None }
-    }
-
-    #[inline]
-    pub(crate) fn all(&self, mut f: impl FnMut(&Source) -> bool) -> bool {
-        self.first.iter().all(|source| source.as_ref().is_none_or(|source| f(source)))
-            && self.more.as_deref().is_none_or(|more| more.iter().all(|source| f(source)))
-    }
 }

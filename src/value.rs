@@ -11,28 +11,36 @@ type AnyLink = Link<dyn Any + Send + Sync>;
 /// A link and its value in one allocation, whatever the value's type.
 pub(crate) struct Link<T: ?Sized> {
     parent: Option<Arc<AnyLink>>,
+    /// The nearest name from here on, so that no look for it walks the list.
+    name: Option<Name>,
     value: T,
 }
+
+/// The value of a link that is there for its name.
+struct Named;
 
 #[derive(Clone, Default)]
 pub(crate) struct Values {
     nearest: Option<Arc<AnyLink>>,
-    /// The nearest of all names, in a place of its own so that no look for it walks the list.
-    name: Option<Name>,
 }
 
 impl Values {
     pub(crate) fn with<T: Send + Sync + 'static>(&self, value: T) -> Self {
-        Self { nearest: Some(Arc::new(Link { parent: self.nearest.clone(), value })), name: self.name.clone() }
+        self.link(self.name().cloned(), value)
     }
 
     pub(crate) fn named(&self, name: Name) -> Self {
-        Self { nearest: self.nearest.clone(), name: Some(name) }
+        self.link(Some(name), Named)
+    }
+
+    fn link<T: Send + Sync + 'static>(&self, name: Option<Name>, value: T) -> Self {
+        Self { nearest: Some(Arc::new(Link { parent: self.nearest.clone(), name, value })) }
     }
 
     /// What is made below here is born under it.
+    #[inline]
     pub(crate) fn name(&self) -> Option<&Name> {
-        self.name.as_ref()
+        self.nearest.as_ref()?.name.as_ref()
     }
 
     pub(crate) fn nearest<T: Send + Sync + 'static>(&self) -> Option<&T> {
@@ -45,7 +53,7 @@ impl Values {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.links().count()
+        self.links().filter(|link| !link.value.is::<Named>()).count()
     }
 
     fn links(&self) -> impl Iterator<Item = &AnyLink> {

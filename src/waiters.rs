@@ -32,6 +32,7 @@ const WAITED: usize = 4;
 /// One of those who can mark it.
 const COUNTED: usize = 8;
 
+#[repr(C)]
 pub(crate) struct Waiters {
     state: AtomicUsize,
     list: Mutex<List>,

@@ -2,18 +2,19 @@
 
 use std::mem;
 
-use crate::{Canceller, Ended};
+use crate::{Canceller, DropGuard, Ended};
 
 /// An exchange under way. Dropping it cancels its context, with how far it came as the cause.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    canceller: Canceller,
+    /// Taken by the drop.
+    guard: Option<DropGuard>,
     so_far: Ended,
 }
 
 impl Exchange {
     pub(super) fn new(canceller: Canceller) -> Self {
-        Self { canceller, so_far: Ended::BeforeResponse }
+        Self { guard: Some(canceller.drop_guard()), so_far: Ended::BeforeResponse }
     }
 
     /// The response is there, and its body is still to come.
@@ -52,6 +53,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.canceller.cancel_with(self.so_far);
+        if let Some(guard) = self.guard.take() {
+            guard.cancel_with(self.so_far);
+        }
     }
 }
