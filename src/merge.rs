@@ -39,7 +39,7 @@ pub fn merge(primary: impl Into<Context>, other: impl Into<Context>) -> Context 
 /// [`merge`] of any number of contexts: the first is the primary. Without inputs it is the
 /// [`background`](Context::background).
 ///
-/// Sets of more than eight sources stand behind a relay, so that checking and awaiting stay as cheap as with a few;
+/// Of more than eight sources the older ones stand behind one, so that checking and awaiting stay as cheap as with a few;
 /// such a context can finish a moment after its source, but always with the error of the input that was first.
 ///
 /// ```

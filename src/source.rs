@@ -9,7 +9,7 @@ use std::pin::Pin;
 use crate::error::{Error, Name};
 use crate::event::{Deadline, Event, Timestamp};
 use crate::sync::{Arc, AtomicU32, OnceLock, Ordering};
-use crate::waiters::{Key, Waiters};
+use crate::waiters::{INDIRECT, Key, MARKED, Waiters};
 
 mod sets;
 
@@ -113,17 +113,17 @@ impl Source {
     /// What has happened already, in a context with that deadline.
     pub(crate) fn marked((timestamp, err): (Timestamp, Error), deadline: Option<Deadline>) -> Arc<Self> {
         let up = if deadline.is_some() { Set::union(std::iter::empty(), deadline) } else { Set::Never };
-        let source = Self::new(Waiters::marked(), Kind::Earlier { up });
+        let source = Self::new(Waiters::with(MARKED), Kind::Earlier { up });
         source.event.copy(timestamp, err);
         source
     }
 
     pub(crate) fn relay(of: Set) -> Arc<Self> {
-        Self::new(Waiters::indirect(), Kind::Relay(Relay { of, linked: OnceLock::new() }))
+        Self::new(Waiters::with(INDIRECT), Kind::Relay(Relay { of, linked: OnceLock::new() }))
     }
 
     pub(crate) fn other(upstream: impl Upstream + 'static) -> Arc<Self> {
-        Self::new(Waiters::indirect(), Kind::Other(Box::new(upstream)))
+        Self::new(Waiters::with(INDIRECT), Kind::Other(Box::new(upstream)))
     }
 
     /// What its context has besides.

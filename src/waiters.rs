@@ -25,9 +25,10 @@ use smallvec::SmallVec;
 use crate::release::{Panics, drop_iteratively};
 use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, unpoisoned};
 
-const MARKED: usize = 1;
+/// It has happened.
+pub(crate) const MARKED: usize = 1;
 /// The word alone does not tell: whoever looks has to ask what it stands for.
-const INDIRECT: usize = 2;
+pub(crate) const INDIRECT: usize = 2;
 const WAITED: usize = 4;
 /// One of those who can mark it.
 const COUNTED: usize = 8;
@@ -57,7 +58,6 @@ struct More {
     downstream: Slab<Arc<Waiters>>,
 }
 
-/// The wakers of a list.
 type Wakers = (Option<Waker>, Slab<Waker>);
 
 impl Waiters {
@@ -67,18 +67,9 @@ impl Waiters {
         Self::with(COUNTED)
     }
 
-    /// Of what has happened already.
-    pub(crate) fn marked() -> Self {
-        Self::with(MARKED)
-    }
-
-    /// Of what stands for something else, and has no list.
-    pub(crate) fn indirect() -> Self {
-        Self::with(INDIRECT)
-    }
-
+    /// That nobody can mark from outside, and that has no list.
     #[inline]
-    fn with(state: usize) -> Self {
+    pub(crate) fn with(state: usize) -> Self {
         Self { state: AtomicUsize::new(state), list: Mutex::new(List { first: None, more: None }) }
     }
 
@@ -185,14 +176,12 @@ impl Waiters {
         let link = Arc::clone(downstream);
         let mut list = self.lock();
         if self.admits() {
-            let More { first_downstream, downstream, .. } = &mut **list.more.get_or_insert_default();
-            return match first_downstream {
-                None => {
-                    *first_downstream = Some(link);
-                    Key(1)
-                }
-                Some(_) => Key::behind(downstream.insert(link)),
-            };
+            let more = list.more.get_or_insert_default();
+            if more.first_downstream.is_some() {
+                return Key::behind(more.downstream.insert(link));
+            }
+            more.first_downstream = Some(link);
+            return Key(1);
         }
         drop(list);
         downstream.lose();
@@ -200,13 +189,10 @@ impl Waiters {
     }
 
     pub(crate) fn unlink(&self, key: Key) {
-        if key.0 == 0 {
-            return;
-        }
         let mut list = self.lock();
         let gone = list.more.as_mut().and_then(|more| match key.index() {
             Some(index) => take(&mut more.downstream, index),
-            None => more.first_downstream.take(),
+            None => more.first_downstream.take_if(|_| key.0 == 1),
         });
         drop(list);
         drop(gone);
