@@ -109,7 +109,7 @@ bench word="":
     cd benches && cargo bench -- --quiet {{ word }} > /dev/null
     cd benches && cargo build --release --bins && target/release/report {{ word }}
 
-# The instructions of the five hottest operations, against benches/instructions.txt. Needs valgrind.
+# The instructions of the seven hottest operations, against benches/instructions.txt. Needs valgrind.
 bench-check: (instructions "")
 
 # Keeps the instructions that they take now.

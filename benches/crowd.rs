@@ -33,6 +33,11 @@ fn main() {
             .timed("ours", big, || least_of_three(|| merges(big).longest_look()))
             .timed("child tokens", big, || least_of_three(|| tokens(big).longest_look()))
             .run();
+        turns
+            .measure("chain: made and dropped")
+            .timed("ours", 100, || time(|| drop(contexts(100))).0)
+            .timed("child tokens", 100, || time(|| drop(children(100))).0)
+            .run();
         for depth in [10, 1_000, 100_000] {
             turns
                 .measure("chain: make")

@@ -12,6 +12,8 @@ fn main() {
     match operation.as_str() {
         "merge" => repeat(times, || ours.merge()),
         "new_request" => repeat(times, || ours.new_request_with_timeout()),
+        "ended" => repeat(times, || ours.new_request_ended()),
+        "exchange" => repeat(times, || ours.exchange()),
         "check" => repeat(times, || ours.check()),
         "await" => repeat(times, || ours.await_again()),
         "run" => repeat(times, || ours.run_ready()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
-const OPERATIONS: [&str; 5] = ["merge", "new_request", "check", "await", "run"];
+const OPERATIONS: [&str; 7] = ["merge", "new_request", "ended", "exchange", "check", "await", "run"];
 const TIMES: u64 = 2_000;
 /// By how much an operation may grow unnoticed.
 const MARGIN: f64 = 0.05;

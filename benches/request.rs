@@ -32,6 +32,30 @@ fn main() {
             .peer("Go", go.as_ref(), "timeout", 1)
             .run();
         turns
+            .measure("new request + merge + check, ended by its guard")
+            .side("ours", |b| b.iter(|| ours.new_request_ended()))
+            .side("child token with a guard", |b| b.iter(|| tokens.child_ended()))
+            .run();
+        turns
+            .measure("new request with timeout + merge + check, ended by its guard")
+            .side("ours", |b| b.iter(|| ours.new_request_with_timeout_ended()))
+            .side("new token + child token with a guard + sleep", |b| {
+                b.iter(|| tokens.new_request_with_timeout_ended());
+            })
+            .run();
+        turns
+            .measure("derive + check, ended by its guard")
+            .side("ours", |b| b.iter(|| ours.child_ended()))
+            .side("child token with a guard", |b| b.iter(|| tokens.child_ended()))
+            .run();
+        turns
+            .measure("a layer's context, made, looked at, ended")
+            .side("ours", |b| b.iter(|| ours.exchange()))
+            .side("new token + child token with a guard + sleep", |b| {
+                b.iter(|| tokens.new_request_with_timeout_ended());
+            })
+            .run();
+        turns
             .measure("merge with its own cancel, cancelled")
             .side("ours", |b| on(&runtime, b, async || ours.own_cancel()))
             .side("forwarding task", |b| on(&runtime, b, async || tokens.own_cancel().await))

@@ -18,6 +18,7 @@ pub struct Ours {
     merged: Context,
     /// Of the two, where the request has a deadline.
     limited: Context,
+    relayed: Context,
     /// Nothing can be waiting for a source that nobody can cancel.
     _cancellers: [Canceller; 2],
 }
@@ -28,7 +29,8 @@ impl Default for Ours {
         let (shutdown, stop) = Context::background().with_cancel();
         let merged = merge(&request, &shutdown);
         let limited = merge(request.with_timeout(TIMEOUT), &shutdown);
-        Self { request, shutdown, merged, limited, _cancellers: [hang_up, stop] }
+        let relayed = shutdown.relay().named("request");
+        Self { request, shutdown, merged, limited, relayed, _cancellers: [hang_up, stop] }
     }
 }
 
@@ -60,6 +62,48 @@ impl Ours {
         let request = request.with_timeout(black_box(TIMEOUT));
         let ctx = merge(black_box(&request), black_box(&self.shutdown));
         black_box(&ctx).is_done()
+    }
+
+    /// A new context that can be cancelled, merged, looked at; ended by its guard, while both are still held.
+    #[inline]
+    pub fn new_request_ended(&self) -> bool {
+        let (request, hang_up) = Context::background().with_cancel();
+        let ctx = merge(black_box(&request), black_box(&self.shutdown));
+        let done = black_box(&ctx).is_done();
+        drop(hang_up.drop_guard());
+        done
+    }
+
+    /// The same with a timeout.
+    #[inline]
+    pub fn new_request_with_timeout_ended(&self) -> bool {
+        let (request, hang_up) = Context::background().with_cancel();
+        let limited = request.with_timeout(black_box(TIMEOUT));
+        let ctx = merge(black_box(&limited), black_box(&self.shutdown));
+        let done = black_box(&ctx).is_done();
+        drop(hang_up.drop_guard());
+        done
+    }
+
+    /// A child of the server's context, looked at, ended by its guard while it is still held.
+    #[inline]
+    pub fn child_ended(&self) -> bool {
+        let (child, canceller) = black_box(&self.shutdown).with_cancel();
+        let done = black_box(&child).is_done();
+        drop(canceller.drop_guard());
+        done
+    }
+
+    /// What a layer makes of a relay of the server's context: a limit, a cancel, a look; the handler lets go of its context, and
+    /// then the exchange ends.
+    #[inline]
+    pub fn exchange(&self) -> bool {
+        let bound = black_box(&self.relayed).with_timeout(black_box(TIMEOUT));
+        let (ctx, canceller) = bound.with_cancel();
+        let guard = canceller.drop_guard();
+        let done = black_box(ctx).is_done();
+        guard.cancel_with("complete");
+        done
     }
 
     /// A new context that can be cancelled, merged, waited on once; all dropped.

@@ -42,6 +42,26 @@ impl Tokens {
         black_box(&child).is_cancelled() || black_box(&timer).is_elapsed()
     }
 
+    /// A child of one token, looked at, ended by its guard.
+    #[inline]
+    pub fn child_ended(&self) -> bool {
+        let child = black_box(&self.shutdown).child_token();
+        let done = black_box(&child).is_cancelled();
+        drop(child.drop_guard());
+        done
+    }
+
+    /// A new token, and a child of the server's with a timer; a look; the child ended by its guard. Needs a runtime.
+    #[inline]
+    pub fn new_request_with_timeout_ended(&self) -> bool {
+        let (request, child) = (CancellationToken::new(), black_box(&self.shutdown).child_token());
+        black_box(&request);
+        let timer = tokio::time::sleep(black_box(TIMEOUT));
+        let done = black_box(&child).is_cancelled() || black_box(&timer).is_elapsed();
+        drop(child.drop_guard());
+        done
+    }
+
     /// A new token, and a child of the server's, waited on once; both dropped.
     #[inline]
     pub fn new_request_awaited(&self) -> Poll<()> {

@@ -28,6 +28,8 @@ const CANCEL: &str = "one cancel, parked waiters";
 const LOOK: &str = "longest look at the root during one cancel";
 const THREADS: &str = "request, threads on one root";
 const TOKENS: &str = "new token + child token";
+const GUARDED: &str = "child token with a guard";
+const TIMED: &str = "new token + child token with a guard + sleep";
 const PARKED: &str = "request context, its merge and a parked waiter, kept";
 
 /// A side, and its size.
@@ -45,22 +47,27 @@ const fn limit(measure: &'static str, peer: &'static str, at_most: f64) -> Limit
     Limit { measure, ours: ("ours", 1), peer: (peer, 1), at_most }
 }
 
-const LIMITS: [Limit; 17] = [
-    limit(MERGE, "child_token", 0.5),
+const LIMITS: [Limit; 22] = [
+    limit(MERGE, "child_token", 0.45),
     limit(MERGE, "bare allocation", 2.5),
-    limit(REQUEST, TOKENS, 0.6),
+    limit(REQUEST, TOKENS, 0.55),
     limit(REQUEST, "Go", 1.0 / 15.0),
     limit(TIMEOUT, "Go", 1.0 / 18.0),
+    limit("new request + merge + check, ended by its guard", GUARDED, 1.4),
+    limit("new request with timeout + merge + check, ended by its guard", TIMED, 1.3),
+    limit("derive + check, ended by its guard", GUARDED, 1.2),
+    limit("a layer's context, made, looked at, ended", TIMED, 1.0),
     limit("merge with its own cancel, cancelled", "forwarding task", 0.12),
-    limit("merge + first await + drop", "child_token", 0.75),
-    limit("await again", "select!", 0.55),
+    limit("merge + first await + drop", "child_token", 0.85),
+    limit("await again", "select!", 0.7),
     limit("check, live merge of two", "is_cancelled", 0.2),
     limit("check with a deadline", "reading the clock", 1.2),
-    limit("run of ready work", "run_until_cancelled", 0.4),
+    limit("run of ready work", "run_until_cancelled", 0.45),
     Limit { ours: ("ours", 1_000_000), peer: ("child tokens", 1_000_000), ..limit(CANCEL, "", 0.1) },
     Limit { ours: ("ours", 1_000_000), peer: ("child tokens", 1_000_000), ..limit(LOOK, "", 0.01) },
     Limit { ours: ("ours", 10_000), peer: ("ours", 2), ..limit("any_of: check", "", 2.0) },
     Limit { ours: ("ours", 10_000), peer: ("ours", 2), ..limit("any_of: await", "", 2.0) },
+    Limit { ours: ("ours", 100), peer: ("child tokens", 100), ..limit("chain: made and dropped", "", 2.5) },
     Limit { ours: ("ours", 2), peer: ("ours", 1), ..limit(THREADS, "", 1.0) },
     Limit { ours: ("ours, a relay each", 2), peer: ("ours", 1), ..limit(THREADS, "", 0.6) },
 ];
@@ -99,7 +106,7 @@ fn bytes(memory: &Memory) -> impl Iterator<Item = Row> {
         ours: format!("{} B", count(ours_bytes)),
         peer: format!("{} B", count(peer_bytes)),
         ratios: vec![ours_bytes as f64 / peer_bytes as f64],
-        limit: Some(1.0),
+        limit: Some(1.1),
     })
 }
 
