@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const DESIGN: &str = include_str!("../DESIGN.md");
 /// Where the integrations end.
@@ -24,11 +24,18 @@ fn imported(file: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The files of each module.
-fn files(module: &str) -> Vec<std::path::PathBuf> {
+/// The files of each module, however deep.
+fn files(module: &str) -> Vec<PathBuf> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let children = fs::read_dir(src.join(module)).into_iter().flatten().map(|child| child.expect("a file").path());
-    children.chain([src.join(module).with_extension("rs")]).collect()
+    let mut files = vec![src.join(module).with_extension("rs")];
+    let mut folders = vec![src.join(module)];
+    while let Some(folder) = folders.pop() {
+        let children = fs::read_dir(folder).into_iter().flatten().map(|child| child.expect("a file").path());
+        let (inner, sources): (Vec<_>, Vec<_>) = children.partition(|child| child.is_dir());
+        folders.extend(inner);
+        files.extend(sources);
+    }
+    files
 }
 
 #[test]
