@@ -189,6 +189,10 @@ impl ThreadTimer {
 
     /// Ready when it has fired, perhaps too early.
     pub(crate) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        if cfg!(any(context_merge_loom, context_merge_shuttle)) {
+            // A thread of its own would meet locks that only a model's threads may take.
+            return Poll::Pending;
+        }
         self.shared.set_waker(Some(cx.waker().clone()));
         let shared = Waker::from(Arc::clone(&self.shared));
         Pin::new(&mut self.delay).poll(&mut task::Context::from_waker(&shared))

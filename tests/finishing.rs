@@ -186,6 +186,25 @@ fn a_cancel_after_the_parents_is_refused() {
     assert_eq!(why(&born), "parent");
 }
 
+/// Rule 5, where nobody holds the context any more: the canceller still knows which call was the first, and what came before.
+#[test]
+fn a_cancel_that_nobody_sees_is_the_one_all_the_same() {
+    let (parent, cancel_parent) = Context::background().with_cancel();
+    let cancellers = [Context::background().with_cancel().1, parent.with_cancel().1];
+    let late = parent.with_cancel().1;
+    for canceller in &cancellers {
+        assert!(!canceller.is_cancelled());
+        assert!(canceller.cancel_with("unseen"));
+        assert!(!canceller.cancel(), "the second call");
+    }
+    assert!(cancel_parent.cancel());
+    for canceller in &cancellers {
+        assert!(canceller.is_cancelled() && canceller.clone().is_cancelled(), "before the parent's");
+        assert!(!canceller.cancel());
+    }
+    assert!(!late.cancel() && !late.is_cancelled(), "after the parent's");
+}
+
 /// Rule 5 between threads: of many calls exactly one is told that it was the one.
 #[test]
 fn one_of_many_cancels_is_the_one() {
