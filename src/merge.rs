@@ -104,9 +104,9 @@ const MANY: usize = 32;
 fn union(inputs: impl Iterator<Item = Set>) -> Set {
     let mut sources = Sources::new();
     let mut known = HashSet::new();
-    // And the number of sources before it.
+    // The earliest deadline, and the number of sources before it.
     let (mut deadline, mut place) = (None::<Deadline>, 0);
-    // That of what had finished when it was made is reported, and is no event.
+    // A deadline that was laid on what had finished is reported, and is no event.
     let mut reported: Option<Deadline> = None;
     let mut largest: Option<(usize, Set)> = None;
     for set in inputs {
@@ -157,7 +157,7 @@ impl Set {
         matches!(self, Self::Source(source) if source.is_earlier_finish())
     }
 
-    /// Whether it has that deadline, and tells no other.
+    /// Whether it has that deadline, and no other was reported.
     fn is_whole(&self, deadline: Option<&Deadline>, reported: Option<&Deadline>) -> bool {
         let (own, other) = if self.is_earlier_finish() { (reported, deadline) } else { (deadline, reported) };
         other.is_none() && Deadline::same(self.view().deadline(), own)

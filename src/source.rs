@@ -31,7 +31,7 @@ pub(crate) struct Source {
 }
 
 enum Kind {
-    /// A `Canceller` fires it; its event has its name.
+    /// Its cancellers mark it; the error has this name.
     Own {
         name: Option<Name>,
         up: Set,

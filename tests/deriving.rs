@@ -294,3 +294,20 @@ async fn extreme_timeouts() {
     assert!(!far.is_done() && far.deadline().is_some());
     assert!(poll(pin!(far.done()), &Counting::new()).is_pending());
 }
+
+/// Rule 2: of two deadlines at one instant the earlier argument's is told, also where one of them is the event of what was
+/// finished when it was made.
+#[tokio::test(start_paused = true)]
+async fn of_deadlines_at_one_instant_the_earlier_arguments_is_told() {
+    let before = tokio::time::Instant::now();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let at = tokio::time::Instant::now();
+    let finished = Context::background().with_deadline_cause(at, "finished").with_deadline(before);
+    let passed = Context::background().with_deadline_cause(at, "passed");
+    let (live, _keep) = Context::background().with_cancel();
+    let why = |ctx: Context| ctx.err().unwrap().cause().unwrap().to_string();
+    assert_eq!(why(merge(&finished, &passed)), "finished");
+    assert_eq!(why(merge(&passed, &finished)), "passed");
+    assert_eq!(why(any_of([&live, &finished, &passed])), "finished");
+    assert_eq!(why(any_of([&live, &passed, &finished])), "passed");
+}

@@ -418,3 +418,26 @@ fn signals_above_a_relay_stay_in_every_merge() {
     happened.store(true, Ordering::Relaxed);
     assert!(views.iter().all(Context::is_done));
 }
+
+/// A wait that has begun goes on without a runtime, also where the future of a signal panicked in between.
+#[test]
+fn a_wait_goes_on_without_a_runtime_after_a_panic_of_its_signal() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let second_poll_panics = || {
+        let mut polls = 0;
+        std::future::poll_fn(move |_| {
+            polls += 1;
+            assert!(polls < 2, "done");
+            Poll::<Error>::Pending
+        })
+    };
+    let signal = Context::from_signal(done_is(second_poll_panics));
+    let ctx = merge(signal, Context::background().with_timeout(Duration::from_secs(3600)));
+    let mut done = pin!(ctx.done());
+    let waker = Counting::new();
+    let entered = runtime.enter();
+    assert!(poll(done.as_mut(), &waker).is_pending());
+    assert_eq!(panic_of(|| poll(done.as_mut(), &waker)), "done");
+    drop(entered);
+    assert!(poll(done.as_mut(), &waker).is_pending());
+}
