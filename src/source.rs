@@ -193,12 +193,13 @@ impl Source {
     }
 
     fn is_pending_upstream(&self) -> bool {
-        let is_pending = |source: &Self| source.as_other().is_some_and(Upstream::is_pending);
         match &self.kind {
             Kind::Own { .. } | Kind::Earlier { .. } => false,
+            Kind::Other(other) => other.is_pending(),
             // It holds no relay (N4).
-            Kind::Relay(relay) => relay.of.all(|source| source.waiters.is_pending() || is_pending(source)),
-            Kind::Other(_) => is_pending(self),
+            Kind::Relay(relay) => relay
+                .of
+                .all(|source| source.waiters.is_pending() || source.as_other().is_some_and(Upstream::is_pending)),
         }
     }
 

@@ -182,12 +182,12 @@ pub(crate) fn all_of_row(source: &Source, mut f: impl FnMut(&Source) -> bool) ->
 }
 
 impl Union {
-    /// Whether two marks tell that it is live: it has no more, and no deadline.
+    /// Whether a glance at two sources tells that it is live: it has no more, and no deadline.
     #[inline]
     pub(crate) fn is_live_pair(&self) -> bool {
         self.deadline.is_none()
             && self.more.is_none()
-            && self.first.iter().all(|source| source.as_ref().is_none_or(|source| source.waiters.is_pending()))
+            && self.first.iter().all(|source| source.as_ref().is_none_or(|source| source.is_pending()))
     }
 
     #[inline(always)]
