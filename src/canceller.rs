@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::error::{Error, Name};
 use crate::release::Panics;
-use crate::set::{FIRST, View};
-use crate::source::Source;
+use crate::set::FIRST;
+use crate::source::{Source, View};
 use crate::sync::{Arc, is_unique};
 
 /// Cancels the context that [`with_cancel`](crate::Context::with_cancel) made it with, and all that is derived from

@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, Name};
-use crate::set::View;
-use crate::source::Set;
+use crate::source::{Set, View};
 use crate::sync::now;
 use crate::value::Values;
 
@@ -229,7 +228,7 @@ impl fmt::Debug for Context {
         let mut out = f.debug_struct("Context");
         match self.err() {
             Some(err) => out.field("err", &err),
-            None => out.field("sources", &self.set.sources().count()),
+            None => out.field("sources", &self.set.view().sources().count()),
         };
         if let Some(remaining) = self.remaining() {
             out.field("remaining", &remaining);

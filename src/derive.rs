@@ -23,7 +23,9 @@ impl Context {
         let source = match &self.set {
             Set::Never => Source::own(name, Set::Never),
             // What is pending at a glance has no foreign signals.
-            set if set.view().is_pending() && set.sources().count() < MAX_SOURCES => Source::own(name, set.clone()),
+            set if set.view().is_pending() && set.view().sources().count() < MAX_SOURCES => {
+                Source::own(name, set.clone())
+            }
             // Where only its deadline has passed, what is made below sees that by itself.
             set if !set.view().is_pending() && set.view().is_finished() => return (self.clone(), Canceller::new(None)),
             set if set.view().count() < MAX_SOURCES => Source::own(name, set.clone()),
@@ -83,7 +85,7 @@ impl Context {
             Some((source, None)) => Set::single(Arc::clone(source), deadline),
             _ => match self.view().event() {
                 Some(event) => Set::finished(event, deadline),
-                None => Set::union(self.set.sources().cloned(), deadline),
+                None => Set::union(self.set.view().sources().cloned(), deadline),
             },
         })
     }
@@ -117,18 +119,19 @@ impl Context {
 /// The same behind at most `most` sources.
 #[cold]
 fn bounded(set: &Set, most: usize) -> Set {
-    let mut sources: Sources = set.sources().cloned().collect();
+    let mut sources: Sources = set.view().sources().cloned().collect();
     bound(&mut sources, most);
     Set::union(sources.into_iter(), set.view().deadline().cloned())
 }
 
 /// Behind a relay, but for foreign signals (N5 in `set.rs`). Relays are seen through, so that none stands on another.
 fn relayed(set: &Set) -> Set {
-    if set.all(|source| source.as_relay().is_none() && !source.is_foreign()) {
+    if set.view().all(|source| source.as_relay().is_none() && !source.is_foreign()) {
         return Set::Source(Source::relay(set.clone()));
     }
     let deadline = set.view().deadline().cloned();
-    let (mut signals, mut rest): (Sources, Sources) = set.sources().cloned().partition(|source| source.is_foreign());
+    let (mut signals, mut rest): (Sources, Sources) =
+        set.view().sources().cloned().partition(|source| source.is_foreign());
     expand(&mut rest);
     bound(&mut rest, MAX_SOURCES);
     if !rest.is_empty() {

@@ -7,8 +7,9 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Name};
 use crate::event::{Deadline, Timestamp};
 use crate::relay::each_leaf;
-use crate::source::{Resolved, Source, Upstream};
+use crate::source::{Resolved, Source};
 use crate::sync::now;
+use crate::waiters::Waiters;
 
 /// What a context is made of at one moment; made by [`Context::explain`]. Displayed it is a tree.
 #[derive(Clone, Debug)]
@@ -66,7 +67,7 @@ impl Context {
             // Something has happened since that look.
             (finished, parts) = look();
         }
-        let can_finish = || self.deadline().is_some() || self.set.sources().any(|source| can_happen(source));
+        let can_finish = || self.deadline().is_some() || self.set.view().sources().any(|source| can_happen(source));
         let summary = match finished {
             Some((_, err)) => with_cause(err.to_string(), &err),
             None if self.set.is_never() => "live: never finished".into(),
@@ -79,7 +80,7 @@ impl Context {
     /// `first` is when the event was that finished it.
     fn parts(&self, first: Option<Timestamp>) -> Vec<Part> {
         let mut parts = Vec::new();
-        for source in self.set.sources() {
+        for source in self.set.view().sources() {
             explain_source(source, 0, first, &mut parts);
         }
         if let Some(deadline) = self.view().deadline() {
@@ -96,7 +97,7 @@ impl Context {
 
 /// Whether there is somebody who could still make it happen, or one of those that it stands for.
 fn can_happen(source: &Source) -> bool {
-    let here = |source: &Source| source.as_other().map_or(source.waiters.is_open(), Upstream::can_happen);
+    let here = |source: &Source| source.is_foreign() || source.list().is_some_and(Waiters::is_open);
     let Some(set) = source.stands_for() else { return here(source) };
     let mut any = false;
     each_leaf(set, |leaf| any |= here(leaf));
@@ -130,7 +131,7 @@ fn explain_source(source: &Source, depth: usize, first: Option<Timestamp>, parts
 
     let Some(set) = source.stands_for() else { return };
     if source.as_relay().is_some() {
-        set.sources().for_each(|above| explain_source(above, depth + 1, first, parts));
+        set.view().sources().for_each(|above| explain_source(above, depth + 1, first, parts));
         return;
     }
     let (mut shown, mut more, mut finished) = (0, 0, 0);

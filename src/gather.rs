@@ -3,9 +3,7 @@
 //! It puts its list downstream of theirs at once, and is marked when one of them is, so that a glance at it is one load. The
 //! look that decides a verdict walks through it to every source that it stands for.
 
-use std::collections::HashSet;
-
-use crate::relay::expand;
+use crate::relay::{expand, walk_through};
 use crate::release::drop_iteratively;
 use crate::source::{Linked, Resolved, Set, Source, Sources, Upstream, earliest};
 use crate::sync::{Arc, Ordering, fence};
@@ -43,35 +41,19 @@ fn gather(of: Set) -> Arc<Source> {
 }
 
 impl Gather {
-    /// The earliest event behind it, through further gathers that keep none; allocates only where there are such.
+    /// The earliest event behind it, through further gathers that keep none.
     fn walk(&self) -> Option<Resolved<'_>> {
-        let (mut sets, mut seen) = (Vec::new(), HashSet::new());
-        let (mut first, mut next) = (None, Some(&self.of));
-        while let Some(set) = next {
-            for source in set.sources() {
-                let found = source.resolve_marked();
-                match source.as_other().and_then(Upstream::gathered) {
-                    Some(further) if found.is_none() && seen.insert(Arc::as_ptr(source)) => sets.push(further),
-                    Some(_) if found.is_none() => {}
-                    Some(_) => first = earliest(first.into_iter().chain(found)),
-                    None => first = earliest(first.into_iter().chain(source.resolve())),
-                }
-            }
-            next = sets.pop();
-        }
+        let mut first = None;
+        walk_through(&self.of, |source| {
+            let found = if source.stands_for().is_some() { source.resolve_marked() } else { source.resolve() };
+            first = earliest(first.into_iter().chain(found));
+            found.is_none()
+        });
         first
     }
 }
 
 impl Upstream for Gather {
-    fn is_pending(&self) -> bool {
-        !self.linked.waiters.is_marked()
-    }
-
-    fn has_event(&self, _: &Source) -> bool {
-        self.linked.waiters.is_marked()
-    }
-
     /// The earliest of all, kept by the source for later looks where an event had been seen before this one began.
     fn resolve<'a>(&'a self, source: &'a Source) -> Option<Resolved<'a>> {
         if let Some(kept) = source.resolve_marked() {
@@ -91,10 +73,6 @@ impl Upstream for Gather {
 
     fn waiters(&self) -> Option<&Waiters> {
         Some(&self.linked.waiters)
-    }
-
-    fn can_happen(&self) -> bool {
-        false
     }
 
     fn gathered(&self) -> Option<&Set> {

@@ -87,12 +87,12 @@ fn two(a: Set, b: Set) -> Set {
             return Set::pair(a.into_only(), b.into_only(), deadline);
         }
     }
-    let apart = |source: &Source| b.all(|other| !std::ptr::eq(source, other));
-    let counts = [&a, &b].map(|set| set.sources().count());
+    let apart = |source: &Source| b.view().all(|other| !std::ptr::eq(source, other));
+    let counts = [&a, &b].map(|set| set.view().sources().count());
     let few = !counts.contains(&0) && counts[0] + counts[1] <= MAX_SOURCES;
-    if few && a.view().is_pending() && b.view().is_pending() && a.all(apart) {
+    if few && a.view().is_pending() && b.view().is_pending() && a.view().all(apart) {
         let deadline = Deadline::earlier(a.view().deadline(), b.view().deadline()).cloned();
-        return Set::union(a.sources().chain(b.sources()).cloned(), deadline);
+        return Set::union(a.view().sources().chain(b.view().sources()).cloned(), deadline);
     }
     union([a, b].into_iter())
 }
@@ -116,7 +116,7 @@ fn union(inputs: impl Iterator<Item = Set>) -> Set {
             place = sources.len();
         }
         let mut count = 0;
-        for source in set.sources() {
+        for source in set.view().sources() {
             count += 1;
             if sources.len() == MANY && known.is_empty() {
                 known.extend(sources.iter().map(Arc::as_ptr));

@@ -207,7 +207,7 @@ impl Context {
         if self.set.is_never() {
             return OnDone { callback: Some(Arc::new(Never(Mutex::new(Some(f))))) };
         }
-        let signals = self.set.sources().any(|source| source.is_foreign());
+        let signals = self.set.view().sources().any(|source| source.is_foreign());
         let deadline = self.view().deadline().is_some();
         let runtime = Handle::try_current().ok().filter(|_| signals || deadline);
         assert!(runtime.is_some() || !signals, "on_done of a context with a foreign signal needs a tokio runtime");

@@ -123,7 +123,7 @@ impl<C: Borrow<Context>> Registration<C> {
     /// Makes the futures of the foreign signals.
     pub(crate) fn listen(&mut self) {
         let listen = |source: &Arc<Source>| Some((Arc::clone(source), source.as_other().and_then(Upstream::listen)?));
-        let signals: Vec<_> = self.ctx().set.sources().filter_map(listen).collect();
+        let signals: Vec<_> = self.ctx().set.view().sources().filter_map(listen).collect();
         if !signals.is_empty() {
             self.placed = true;
             self.rare.get_or_insert_default().signals = signals;
@@ -212,7 +212,7 @@ impl<C: Borrow<Context>> Registration<C> {
 #[inline]
 fn each_listed(ctx: &Context, mut f: impl FnMut(usize, &Source)) {
     let mut index = 0;
-    ctx.set.each(|source| {
+    ctx.set.view().each(|source| {
         if !source.is_foreign() {
             f(index, source);
             index += 1;

@@ -15,10 +15,10 @@ impl Linked {
         // Counted once for this call, so that it is not closed half-linked.
         let waiters = Arc::new(Waiters::new());
         let link = |source: &Arc<Source>| source.list().map_or(Key::default(), |list| list.link(&waiters));
-        let keys = set.sources().map(link).collect();
-        if !set.all(|source| !source.has_event()) {
+        let keys = set.view().sources().map(link).collect();
+        if !set.view().all(|source| !source.has_event()) {
             // Who marked it may not have come to all lists yet, and the wakers of others come after that (W4).
-            set.sources().for_each(|source| source.mark_downstream());
+            set.view().sources().for_each(|source| source.mark_downstream());
             waiters.mark();
         }
         waiters.lose();
@@ -27,7 +27,7 @@ impl Linked {
 
     /// Takes it out again.
     pub(crate) fn unlink(&self, set: &Set) {
-        for (source, key) in set.sources().zip(&self.keys) {
+        for (source, key) in set.view().sources().zip(&self.keys) {
             if let Some(list) = source.list() {
                 list.unlink(*key);
             }
@@ -90,24 +90,30 @@ pub(crate) fn expand(sources: &mut Sources) {
             }
         };
         match source.as_relay() {
-            Some(relay) => relay.of.sources().for_each(keep),
+            Some(relay) => relay.of.view().sources().for_each(keep),
             None => keep(&source),
         }
     }
 }
 
-/// Each source that is not a gather, across gathers, once.
+/// Each source behind `set` that stands for no others.
 pub(crate) fn each_leaf<'a>(set: &'a Set, mut each: impl FnMut(&'a Arc<Source>)) {
-    // Without an allocation where no gather stands behind another.
-    let (mut sets, mut seen) = (Vec::new(), HashSet::new());
+    walk_through(set, |source| {
+        if source.stands_for().is_none() {
+            each(source);
+        }
+        true
+    });
+}
+
+/// Visits the sources of `set`, and those that they stand for where `visit` says so. Allocates only where there are such.
+pub(crate) fn walk_through<'a>(set: &'a Set, mut visit: impl FnMut(&'a Arc<Source>) -> bool) {
+    let (mut sets, mut seen) = (vec![], HashSet::new());
     let mut next = Some(set);
     while let Some(set) = next {
-        for source in set.sources() {
-            match source.stands_for() {
-                None => each(source),
-                Some(further) if seen.insert(Arc::as_ptr(source)) => sets.push(further),
-                Some(_) => {}
-            }
+        for source in set.view().sources() {
+            let further = if visit(source) { source.stands_for() } else { None };
+            sets.extend(further.filter(|_| seen.insert(Arc::as_ptr(source))));
         }
         next = sets.pop();
     }

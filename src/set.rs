@@ -13,7 +13,7 @@
 
 use crate::error::Error;
 use crate::event::{Deadline, Timestamp};
-use crate::source::{Set, Source, Union, Walk, all_of_row};
+use crate::source::{Set, Source, View};
 use crate::sync::{Arc, AtomicU32, Ordering, fence};
 
 /// What finished a context; what is not less than `FIRST` names a source, by its place in the walk.
@@ -24,24 +24,7 @@ const DEADLINE: Verdict = 1;
 /// The lowest source of a row: for a canceller, its own.
 pub(crate) const FIRST: Verdict = 2;
 
-/// A set to look at.
-#[derive(Clone, Copy)]
-pub(crate) enum View<'a> {
-    Never,
-    Source(&'a Arc<Source>),
-    Union(&'a Union),
-}
-
 impl Set {
-    #[inline]
-    pub(crate) fn view(&self) -> View<'_> {
-        match self {
-            Self::Never => View::Never,
-            Self::Source(source) => View::Source(source),
-            Self::Union(union) => View::Union(union),
-        }
-    }
-
     /// What is derived from or merged with what has finished: it keeps the event, and no other source.
     pub(crate) fn finished(event: (Timestamp, Error), deadline: Option<Deadline>) -> Self {
         let source = Source::marked(event, deadline);
@@ -55,36 +38,9 @@ impl Set {
 }
 
 impl<'a> View<'a> {
-    #[inline]
-    pub(crate) fn sources(self) -> Walk<'a> {
-        match self {
-            Self::Never => Walk::default(),
-            Self::Source(source) => Walk::row(source),
-            Self::Union(union) => Walk::union(union),
-        }
-    }
-
-    #[inline]
-    fn all(self, f: impl Fn(&Source) -> bool) -> bool {
-        match self {
-            Self::Never => true,
-            Self::Source(source) => all_of_row(source, f),
-            Self::Union(union) => union.all(f),
-        }
-    }
-
     /// The number of sources, foreign signals aside (N4).
     pub(crate) fn count(self) -> usize {
         self.sources().filter(|source| !source.is_foreign()).count()
-    }
-
-    #[inline]
-    pub(crate) fn deadline(self) -> Option<&'a Deadline> {
-        match self {
-            Self::Never => None,
-            Self::Source(source) => source.up().or_else(|| Some(&source.as_relay()?.of))?.deadline(),
-            Self::Union(union) => union.deadline.as_ref(),
-        }
     }
 
     /// Where the verdict is kept.

@@ -75,10 +75,6 @@ impl<S: Signal> Foreign<S> {
 }
 
 impl<S: Signal> Upstream for Foreign<S> {
-    fn is_pending(&self) -> bool {
-        false
-    }
-
     fn has_event(&self, source: &Source) -> bool {
         source.waiters.is_marked() || self.signal().err().map(|err| source.mark(err)).is_some()
     }
@@ -89,10 +85,6 @@ impl<S: Signal> Upstream for Foreign<S> {
 
     fn waiters(&self) -> Option<&Waiters> {
         None
-    }
-
-    fn can_happen(&self) -> bool {
-        true
     }
 
     fn listen(&self) -> Option<Listening> {

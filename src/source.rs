@@ -13,7 +13,7 @@ use crate::waiters::{INDIRECT, Key, MARKED, Waiters};
 
 mod sets;
 
-pub(crate) use sets::{Set, Sources, Union, Walk, all_of_row};
+pub(crate) use sets::{Set, Sources, View};
 
 /// How many sources a set has before the older ones are gathered; foreign signals do not count. Under a model checker so few
 /// that small programs reach the edge.
@@ -59,15 +59,18 @@ pub(crate) struct Linked {
 
 /// Where an event comes from that is not marked by a canceller: a gather, a foreign signal, the task of an `until`.
 pub(crate) trait Upstream: Send + Sync {
-    /// Whether it can be seen at a glance that nothing has happened.
-    fn is_pending(&self) -> bool;
     /// Whether something has happened. A foreign signal is asked, and marks its source.
-    fn has_event(&self, source: &Source) -> bool;
+    fn has_event(&self, _: &Source) -> bool {
+        !self.is_pending()
+    }
+    /// Whether it can be seen at a glance that nothing has: never of a foreign signal, which has to be asked.
+    fn is_pending(&self) -> bool {
+        self.waiters().is_some_and(|list| !list.is_marked())
+    }
     /// The event; the earliest where it stands for several sources.
     fn resolve<'a>(&'a self, source: &'a Source) -> Option<Resolved<'a>>;
     /// None where nobody is notified.
     fn waiters(&self) -> Option<&Waiters>;
-    fn can_happen(&self) -> bool;
     /// The set that a gather stands for.
     fn gathered(&self) -> Option<&Set> {
         None
@@ -197,9 +200,10 @@ impl Source {
             Kind::Own { .. } | Kind::Earlier { .. } => false,
             Kind::Other(other) => other.is_pending(),
             // It holds no relay (N4).
-            Kind::Relay(relay) => relay
-                .of
-                .all(|source| source.waiters.is_pending() || source.as_other().is_some_and(Upstream::is_pending)),
+            Kind::Relay(relay) => {
+                let is_pending = |source: &Source| source.as_other().is_some_and(Upstream::is_pending);
+                relay.of.view().all(|source| source.waiters.is_pending() || is_pending(source))
+            }
         }
     }
 
@@ -210,7 +214,7 @@ impl Source {
             None => source.waiters.is_marked(),
         };
         match self.as_relay() {
-            Some(relay) => !relay.of.all(|source| !here(source)),
+            Some(relay) => !relay.of.view().all(|source| !here(source)),
             None => here(self),
         }
     }
@@ -218,7 +222,7 @@ impl Source {
     /// The earliest event here, or at those that it stands for.
     pub(crate) fn resolve(&self) -> Option<Resolved<'_>> {
         match self.as_relay() {
-            Some(relay) => earliest(relay.of.sources().filter_map(|source| source.resolve_behind_relay())),
+            Some(relay) => earliest(relay.of.view().sources().filter_map(|source| source.resolve_behind_relay())),
             None => self.resolve_behind_relay(),
         }
     }

@@ -82,24 +82,12 @@ struct Until {
 }
 
 impl Upstream for Until {
-    fn is_pending(&self) -> bool {
-        self.source.waiters.is_pending()
-    }
-
-    fn has_event(&self, _: &Source) -> bool {
-        self.source.waiters.is_marked()
-    }
-
     fn resolve<'a>(&'a self, _: &'a Source) -> Option<Resolved<'a>> {
         self.source.resolve_marked()
     }
 
     fn waiters(&self) -> Option<&Waiters> {
         Some(&self.source.waiters)
-    }
-
-    fn can_happen(&self) -> bool {
-        self.source.waiters.is_open()
     }
 
     fn name(&self) -> &'static str {

@@ -35,18 +35,6 @@ pub(crate) struct Walk<'a> {
     more: std::slice::Iter<'a, Arc<Source>>,
 }
 
-impl<'a> Walk<'a> {
-    #[inline]
-    pub(crate) fn row(source: &'a Arc<Source>) -> Self {
-        Self { row: Some(source), ..Self::default() }
-    }
-
-    #[inline]
-    pub(crate) fn union(union: &'a Union) -> Self {
-        Self { row: None, first: union.first.iter(), more: union.more.as_deref().unwrap_or_default().iter() }
-    }
-}
-
 impl<'a> Iterator for Walk<'a> {
     type Item = &'a Arc<Source>;
 
@@ -54,7 +42,7 @@ impl<'a> Iterator for Walk<'a> {
     fn next(&mut self) -> Option<&'a Arc<Source>> {
         if let Some(source) = self.row.take() {
             if let Some(up) = source.up() {
-                *self = up.sources();
+                *self = up.view().sources();
             }
             return Some(source);
         }
@@ -62,32 +50,70 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-impl Set {
+/// A set to look at, also that of a source whose handle is elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) enum View<'a> {
+    Never,
+    Source(&'a Arc<Source>),
+    Union(&'a Union),
+}
+
+impl<'a> View<'a> {
     #[inline]
-    pub(crate) fn sources(&self) -> Walk<'_> {
+    pub(crate) fn sources(self) -> Walk<'a> {
         match self {
             Self::Never => Walk::default(),
-            Self::Source(source) => Walk::row(source),
-            Self::Union(union) => Walk::union(union),
+            Self::Source(source) => Walk { row: Some(source), ..Walk::default() },
+            Self::Union(Union { first, more, .. }) => {
+                Walk { row: None, first: first.iter(), more: more.as_deref().unwrap_or_default().iter() }
+            }
         }
     }
 
     /// As `sources().all(f)`, which costs more where it matters.
     #[inline]
-    pub(crate) fn all(&self, f: impl FnMut(&Source) -> bool) -> bool {
-        match self {
-            Self::Never => true,
-            Self::Source(source) => all_of_row(source, f),
-            Self::Union(union) => union.all(f),
+    pub(crate) fn all(self, mut f: impl FnMut(&Source) -> bool) -> bool {
+        let mut at = self;
+        loop {
+            match at {
+                Self::Never => return true,
+                Self::Union(union) => return union.all(f),
+                Self::Source(source) if !f(source) => return false,
+                Self::Source(source) => at = source.up().map_or(Self::Never, Set::view),
+            }
         }
     }
 
     #[inline]
-    pub(crate) fn each(&self, mut f: impl FnMut(&Source)) {
+    pub(crate) fn each(self, mut f: impl FnMut(&Source)) {
         self.all(|source| {
             f(source);
             true
         });
+    }
+
+    #[inline]
+    pub(crate) fn deadline(self) -> Option<&'a Deadline> {
+        let mut at = self;
+        loop {
+            match at {
+                Self::Never => return None,
+                Self::Union(union) => return union.deadline.as_ref(),
+                // A relay's is that of what it relays.
+                Self::Source(source) => at = source.up().or_else(|| Some(&source.as_relay()?.of))?.view(),
+            }
+        }
+    }
+}
+
+impl Set {
+    #[inline]
+    pub(crate) fn view(&self) -> View<'_> {
+        match self {
+            Self::Never => View::Never,
+            Self::Source(source) => View::Source(source),
+            Self::Union(union) => View::Union(union),
+        }
     }
 
     /// In an allocation, or two for more than two sources.
@@ -136,21 +162,9 @@ impl Set {
             },
             Self::Source(source) => {
                 let of = &source.as_relay()?.of;
-                source.is_pending().then(|| (source, of.deadline()))
+                source.is_pending().then(|| (source, of.view().deadline()))
             }
             Self::Never => None,
-        }
-    }
-
-    pub(crate) fn deadline(&self) -> Option<&Deadline> {
-        let mut at = self;
-        loop {
-            match at {
-                Self::Never => return None,
-                Self::Union(union) => return union.deadline.as_ref(),
-                // A relay's is that of what it relays.
-                Self::Source(source) => at = source.up().or_else(|| Some(&source.as_relay()?.of))?,
-            }
         }
     }
 
@@ -163,21 +177,6 @@ impl Set {
             Self::Never => None,
         }
         .expect("it has been seen to have one")
-    }
-}
-
-#[inline]
-pub(crate) fn all_of_row(source: &Source, mut f: impl FnMut(&Source) -> bool) -> bool {
-    let mut at = source;
-    loop {
-        if !f(at) {
-            return false;
-        }
-        match at.up() {
-            Some(Set::Source(up)) => at = up,
-            Some(Set::Union(union)) => return union.all(f),
-            Some(Set::Never) | None => return true,
-        }
     }
 }
 
@@ -196,7 +195,7 @@ impl Union {
     }
 
     #[inline]
-    pub(crate) fn all(&self, mut f: impl FnMut(&Source) -> bool) -> bool {
+    fn all(&self, mut f: impl FnMut(&Source) -> bool) -> bool {
         self.first.iter().all(|source| source.as_ref().is_none_or(|source| f(source)))
             && self.more.as_deref().is_none_or(|more| more.iter().all(|source| f(source)))
     }
