@@ -142,7 +142,7 @@ mod tests {
         let rows = rows(&figures, &Memory::new());
         let shown: Vec<_> = rows.iter().map(|row| (row.label.as_str(), row.ratio(), row.limit)).collect();
         let expected = [
-            ("merge + check + drop / child_token", 2.0, Some(0.5)),
+            ("merge + check + drop / child_token", 2.0, Some(0.45)),
             ("request, threads on one root (2), a relay each / (1)", 0.5, Some(0.6)),
             ("a measure (8) / peer", 0.25, None),
         ];
