@@ -68,7 +68,7 @@ impl Canceller {
         let finished = panics.catch(|| ctx.is_finished()).unwrap_or(false);
         if is_unique(source) {
             panics.resume();
-            return !finished && ctx.finish_unseen();
+            return !finished && source.finish_unseen();
         }
         // Nobody may have heard the deadline or the signal that was first: so this is an event too. It is timed after that
         // one, which everything over this source is over too, and changes no verdict; but it wakes whoever still waits.

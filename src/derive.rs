@@ -22,10 +22,6 @@ impl Context {
         let name = self.values.name();
         let source = match &self.set {
             Set::Never => Source::own(name, Set::Never),
-            // What is pending at a glance has no foreign signals.
-            set if set.view().is_pending() && set.view().sources().count() < MAX_SOURCES => {
-                Source::own(name, set.clone())
-            }
             // Where only its deadline has passed, what is made below sees that by itself.
             set if !set.view().is_pending() && set.view().is_finished() => return (self.clone(), Canceller::new(None)),
             set if set.view().count() < MAX_SOURCES => Source::own(name, set.clone()),

@@ -123,16 +123,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Finishes the context of a source that its canceller alone holds: nobody can look at its error, or compare its time.
-    /// False where another call was first.
-    pub(crate) fn finish_unseen(self) -> bool {
-        let Self::Source(source) = self else { return false };
-        let first = source.event.set(Error::cancelled());
-        source.waiters.mark();
-        let _ = source.verdict.compare_exchange(LIVE, FIRST, Ordering::AcqRel, Ordering::Acquire);
-        first
-    }
-
     /// What stands below those of its sources that have happened is marked when this returns.
     pub(crate) fn mark_downstream(self) {
         self.sources().for_each(|source| source.mark_downstream());
@@ -145,6 +135,17 @@ impl<'a> View<'a> {
             DEADLINE => true,
             verdict => source_of(verdict, self.sources()).is_foreign(),
         }
+    }
+}
+
+impl Source {
+    /// Finishes its context where its canceller alone holds it: nobody can look at the error, or compare its time. False where
+    /// another call was first.
+    pub(crate) fn finish_unseen(&self) -> bool {
+        let first = self.event.set(Error::cancelled());
+        self.waiters.mark();
+        let _ = self.verdict.compare_exchange(LIVE, FIRST, Ordering::AcqRel, Ordering::Acquire);
+        first
     }
 }
 
