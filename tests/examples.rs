@@ -13,10 +13,17 @@ fn run(example: &str) -> String {
     shown.into()
 }
 
+/// Each of the cases is shown as one that went well.
+fn assert_shown(shown: &str, ok: &str, cases: &[&str]) {
+    for case in cases {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("{ok}{case}"))), "{case}\n{shown}");
+    }
+}
+
 #[test]
 fn a_shutdown_loses_no_request() {
     let shown = run("shutdown");
-    for case in [
+    let cases = [
         "requests in flight end well or know why: of three, 200 while draining, 503 after the grace, and a last tick",
         "a client that stalls holds nothing up: ended after ",
         "a task finishes: after ",
@@ -25,15 +32,14 @@ fn a_shutdown_loses_no_request() {
         "shutdown cancels five tasks at once: after a grace of 500ms, ",
         "a second signal skips the grace: of 60s, after ",
         "a bad time is refused: 8 of 8",
-    ] {
-        assert!(shown.lines().any(|line| line.starts_with(&format!("ok      {case}"))), "{case}\n{shown}");
-    }
+    ];
+    assert_shown(&shown, "ok      ", &cases);
 }
 
 #[test]
 fn a_service_loses_no_request_under_load() {
     let shown = run("service");
-    for case in [
+    let cases = [
         "no request fails: ",
         "SSE ends cleanly, HTTP/1.1: ",
         "SSE ends cleanly, HTTP/2: ",
@@ -45,24 +51,22 @@ fn a_service_loses_no_request_under_load() {
         "the job in hand is finished: ",
         "all replicas are written: ",
         "readers that stall hold nothing up: ",
-    ] {
-        assert!(shown.lines().any(|line| line.starts_with(&format!("ok  {case}"))), "{case}\n{shown}");
-    }
+    ];
+    assert_shown(&shown, "ok  ", &cases);
 }
 
 #[test]
 fn three_processes_and_what_crosses_them() {
     let shown = run("chain");
-    for case in [
+    let cases = [
         "a deadline shrinks at each hop: of 1.5s, ",
         "a client that goes away stops the loop: two hops away, after ",
         "the client's deadline ends all three: 504 after ",
         "a deadline at the backend reaches the edge: 504, context deadline exceeded",
         "a shutdown of the middle reaches the edge: 503, context cancelled",
         "all three end by themselves: in ",
-    ] {
-        assert!(shown.lines().any(|line| line.starts_with(&format!("ok  {case}"))), "{case}\n{shown}");
-    }
+    ];
+    assert_shown(&shown, "ok  ", &cases);
 }
 
 #[test]

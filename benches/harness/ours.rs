@@ -68,18 +68,19 @@ impl Ours {
     #[inline]
     pub fn new_request_ended(&self) -> bool {
         let (request, hang_up) = Context::background().with_cancel();
-        let ctx = merge(black_box(&request), black_box(&self.shutdown));
-        let done = black_box(&ctx).is_done();
-        drop(hang_up.drop_guard());
-        done
+        self.ended(&request, hang_up)
     }
 
     /// The same with a timeout.
     #[inline]
     pub fn new_request_with_timeout_ended(&self) -> bool {
         let (request, hang_up) = Context::background().with_cancel();
-        let limited = request.with_timeout(black_box(TIMEOUT));
-        let ctx = merge(black_box(&limited), black_box(&self.shutdown));
+        self.ended(&request.with_timeout(black_box(TIMEOUT)), hang_up)
+    }
+
+    #[inline]
+    fn ended(&self, request: &Context, hang_up: Canceller) -> bool {
+        let ctx = merge(black_box(request), black_box(&self.shutdown));
         let done = black_box(&ctx).is_done();
         drop(hang_up.drop_guard());
         done
